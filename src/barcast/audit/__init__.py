@@ -1,0 +1,1 @@
+"""Finds any value that sees beyond its cutoff."""

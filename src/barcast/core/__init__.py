@@ -1,0 +1,1 @@
+"""Words everyone shares: errors, config, calendars, bars, predictions, run folders."""

@@ -1,0 +1,102 @@
+"""Config is typed Python: frozen dataclasses, filled by a TOML file or flags, saved with every run."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from barcast.core.errors import UsageError
+
+T = TypeVar("T")
+
+
+def to_plain(value: Any) -> Any:
+    """Turn configs, tuples, dates and paths into what JSON and TOML can hold."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(item) for item in value]
+    if isinstance(value, date | datetime):
+        return value.isoformat()
+    if isinstance(value, Path):
+        return str(value)
+    return value
+
+
+def from_plain(kind: type[T], values: Mapping[str, Any], where: str = "config") -> T:
+    """Build the frozen dataclass ``kind`` from plain values.
+
+    Raises
+    ------
+    UsageError
+        On an unknown key (with the nearest known one) or a value of the wrong kind.
+    """
+    fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    hints = typing.get_type_hints(kind)
+    given: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, n=1)
+            hint = f"did you mean `{near[0]}`?" if near else f"known keys: {', '.join(fields)}"
+            raise UsageError(f"{where}: unknown key `{key}`", hint)
+        given[key] = _convert(hints[key], value, f"{where}.{key}")
+    return kind(**given)
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    origin = typing.get_origin(hint)
+    arguments = typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        return _convert(next(a for a in arguments if a is not type(None)), value, where)
+    if origin is typing.Literal:
+        if value not in arguments:
+            raise UsageError(f"{where}: `{value}` is not one of {', '.join(map(str, arguments))}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise UsageError(f"{where}: expected a list, found `{value!r}`")
+        return tuple(_convert(arguments[0], item, where) for item in value)
+    if origin is dict:
+        return dict(value)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return from_plain(hint, value, where) if isinstance(value, Mapping) else value
+    if hint is date and isinstance(value, str):
+        return date.fromisoformat(value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(hint, type) and not isinstance(value, hint):
+        raise UsageError(f"{where}: expected {hint.__name__}, found `{value!r}`")
+    return value
+
+
+def digest(value: Any) -> str:
+    """Return a 16-character hash of any config or plain value; equal values hash equal everywhere."""
+    text = json.dumps(to_plain(value), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def load_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises
+    ------
+    UsageError
+        With file and line when the text is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path}: not valid TOML: {error}", "mend the line named above") from error

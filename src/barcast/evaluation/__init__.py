@@ -1,0 +1,1 @@
+"""Forecast scores with honest intervals, and comparisons on common rows."""

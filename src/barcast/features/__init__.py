@@ -1,0 +1,1 @@
+"""Numbers known at the close: one file per family, each declares its look-back."""

@@ -1,0 +1,1 @@
+"""What we try to predict, and when it becomes known."""

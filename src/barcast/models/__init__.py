@@ -1,0 +1,1 @@
+"""One model per file; no loops, no files, no frames."""

@@ -1,0 +1,1 @@
+"""Which sessions may teach and which may judge: purge, embargo, walk-forward."""

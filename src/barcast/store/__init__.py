@@ -1,0 +1,1 @@
+"""How bars rest on disk: a versioned Delta table with calendar, basis and status."""

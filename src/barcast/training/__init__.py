@@ -1,0 +1,1 @@
+"""One loop for every neural model, and checkpoints that survive a kill."""

@@ -1,0 +1,1 @@
+"""Rows become tensors: normalisation, windows and stretches."""
