@@ -131,7 +131,12 @@ class Bars:
         """Return a hash of every row, so that a run can name the data it saw."""
         state = hashlib.blake2b(digest_size=16)
         state.update("\n".join(self.symbols).encode())
-        for array in (self.offsets, self.calendar.times, self.delisted, *(getattr(self, name) for name in _COLUMNS)):
+        for array in (
+            self.offsets,
+            self.calendar.times,
+            self.delisted,
+            *(getattr(self, name) for name in _COLUMNS),
+        ):
             state.update(np.ascontiguousarray(array).view(np.uint8).data)
         return state.hexdigest()
 

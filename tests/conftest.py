@@ -1,0 +1,60 @@
+"""Fixtures every room shares."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from barcast.core.bars import Bars
+from barcast.core.calendar import build_calendar, exchange_days
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real market data, or a skip that says how to have it."""
+    folder = Path(os.environ.get("BARCAST_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not (folder / "cn_a_share.parquet").is_file():
+        pytest.skip(f"no real market data at {folder}: set BARCAST_TEST_DATA to a folder that has it")
+    return folder
+
+
+def make_bars(
+    lengths=(300, 250, 120, 60, 30, 5), *, seed=0, holes=(), num_sessions=None, market="us", zero_volume=()
+) -> Bars:
+    """Random-walk bars: symbol ``s`` has the last ``lengths[s]`` sessions; ``holes`` are (symbol, first, last)."""
+    rng = np.random.default_rng(seed)
+    total = num_sessions or max(lengths)
+    days = exchange_days("XNYS", np.datetime64("2015-01-02").item(), np.datetime64("2024-12-31").item())
+    calendar = build_calendar("XNYS", "1d", days[:total])
+    session, offsets = [], [0]
+    for position, length in enumerate(lengths):
+        own = np.arange(total - length, total)
+        for symbol, first, last in holes:
+            if symbol == position:
+                own = own[(own < first) | (own > last)]
+        session.append(own)
+        offsets.append(offsets[-1] + len(own))
+    rows = offsets[-1]
+    close = np.empty(rows)
+    for start, stop in zip(offsets[:-1], offsets[1:], strict=True):
+        close[start:stop] = 20 * np.exp(np.cumsum(rng.normal(0, 0.02, stop - start)))
+    open_ = close * np.exp(rng.normal(0, 0.008, rows))
+    high = np.maximum(open_, close) * np.exp(np.abs(rng.normal(0, 0.006, rows)))
+    low = np.minimum(open_, close) * np.exp(-np.abs(rng.normal(0, 0.006, rows)))
+    volume = np.exp(rng.normal(13, 0.7, rows)).round()
+    volume[list(zero_volume)] = 0
+    return Bars(
+        symbols=tuple(f"S{i:03d}" for i in range(len(lengths))),
+        offsets=np.array(offsets, np.int64),
+        session=np.concatenate(session).astype(np.int32),
+        open=open_, high=high, low=low, close=close, volume=volume,
+        amount=np.full(rows, np.nan), close_traded=close.copy(),
+        calendar=calendar, market=market, delisted=np.full(len(lengths), -1, np.int32),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def bars() -> Bars:
+    """Six symbols of unequal length on 300 sessions."""
+    return make_bars()
