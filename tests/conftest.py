@@ -3,11 +3,15 @@
 import os
 from pathlib import Path
 
-import numpy as np
-import pytest
+# Several test processes share few cores: threads that wait for each other would cost more than they give.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("POLARS_MAX_THREADS", "2")
 
-from barcast.core.bars import Bars
-from barcast.core.calendar import build_calendar, exchange_days
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+from barcast.core.bars import Bars  # noqa: E402
+from barcast.core.calendar import build_calendar, exchange_days  # noqa: E402
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,209 @@
+"""A run is a folder: what was asked, what it saw, what it learned, how well, and how to make it again.
+
+::
+
+    runs/<model>-<id>/
+        run.json               status, identity, command, times, sizes
+        config.json            the resolved config
+        environment.json       versions and machine
+        metrics.jsonl          one line an evaluation
+        checkpoint.safetensors only while training
+        weights.safetensors    the model
+        state.json             universe, vocabulary, scaler, calibration
+        predictions.parquet    the predictions table
+        comparison.json, report.html, card.md, quality.json
+        features/              source of user features
+
+Its identity is the hash of the resolved config, the data cutoff and the digest of the rows up to it: later
+bars make a new run, a correction inside makes a changed one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from barcast.core.atomic import read_json, write_json, write_text
+from barcast.core.config import digest, to_plain
+from barcast.core.errors import RunError, explained
+from barcast.core.workspace import Workspace
+
+_PACKAGES = ("barcast", "torch", "numpy", "polars", "numba", "lightgbm", "deltalake", "pyarrow")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run on disk."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The folder's name, which users type."""
+        return self.path.name
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where an unfinished training rests."""
+        return self.path / "checkpoint.safetensors"
+
+    @property
+    def weights(self) -> Path:
+        """The trained model."""
+        return self.path / "weights.safetensors"
+
+    @property
+    def predictions(self) -> Path:
+        """The predictions table."""
+        return self.path / "predictions.parquet"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON line an evaluation."""
+        return self.path / "metrics.jsonl"
+
+    def read(self, name: str) -> Any:
+        """Read one of the folder's JSON files.
+
+        Raises
+        ------
+        RunError
+            When it is not there.
+        """
+        path = self.path / name
+        if not path.is_file():
+            raise RunError(f"run `{self.name}` has no {name}", f"is {self.path} a finished run?")
+        return read_json(path)
+
+    def write(self, name: str, value: Any) -> None:
+        """Write one of the folder's JSON files atomically."""
+        write_json(self.path / name, to_plain(value))
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """The content of run.json."""
+        found: dict[str, Any] = self.read("run.json")
+        return found
+
+    def update(self, **values: Any) -> None:
+        """Change entries of run.json."""
+        self.write("run.json", {**self.info, **values})
+
+    @property
+    def is_done(self) -> bool:
+        """Whether training and predictions are complete."""
+        return (self.path / "run.json").is_file() and self.info.get("status") == "done"
+
+    def append_metrics(self, values: Mapping[str, Any]) -> None:
+        """Append one line to metrics.jsonl."""
+        with explained("writing", self.metrics), self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(to_plain(values)) + "\n")
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """Read every whole line of metrics.jsonl; a line cut by a kill is left out."""
+        if not self.metrics.is_file():
+            return []
+        lines = []
+        for line in self.metrics.read_text(encoding="utf-8").splitlines():
+            try:
+                lines.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+        return lines
+
+    def keep_metrics(self, until_step: int) -> None:
+        """Forget lines later than ``until_step``: a resumed run writes them again."""
+        kept = [line for line in self.read_metrics() if line["step"] <= until_step]
+        write_text(self.metrics, "".join(json.dumps(line) + "\n" for line in kept))
+
+
+def open_run(workspace: Workspace, name: str) -> RunFolder:
+    """Find a run by its name, a unique beginning of it, or a path.
+
+    Raises
+    ------
+    RunError
+        With the runs there are.
+    """
+    given = Path(name)
+    if (given / "run.json").is_file():
+        return RunFolder(given.resolve())
+    runs = list_runs(workspace)
+    exact = [run for run in runs if run.name == name]
+    found = exact or [run for run in runs if run.name.startswith(name)]
+    if len(found) == 1:
+        return found[0]
+    names = ", ".join(run.name for run in (found or runs)) or "none yet"
+    if found:
+        raise RunError(f"`{name}` begins the names of several runs: {names}", "give more of the name")
+    raise RunError(f"no run called `{name}`; runs in this workspace: {names}", "barcast train lstm")
+
+
+def list_runs(workspace: Workspace) -> list[RunFolder]:
+    """Return the runs, oldest first."""
+    if not workspace.runs.is_dir():
+        return []
+    runs = [RunFolder(path.parent) for path in workspace.runs.glob("*/run.json")]
+    return sorted(runs, key=lambda run: (str(run.info.get("created", "")), run.name))
+
+
+def run_identity(config: Mapping[str, Any], cutoff: str, data_digest: str) -> str:
+    """Return the run's id: equal inputs give equal ids on every machine."""
+    return digest({"config": config, "cutoff": cutoff, "data": data_digest})
+
+
+def start_run(
+    workspace: Workspace, model: str, identity: str, config: Mapping[str, Any], info: Mapping[str, Any]
+) -> RunFolder:
+    """Make (or find again) the folder of a run and write down what it is before anything is computed."""
+    run = RunFolder(workspace.runs / f"{model}-{identity[:8]}")
+    with explained("making", run.path):
+        run.path.mkdir(parents=True, exist_ok=True)
+    if not (run.path / "run.json").is_file():
+        run.write(
+            "run.json",
+            {
+                "name": run.name,
+                "id": identity,
+                "model": model,
+                "status": "running",
+                "created": datetime.now(UTC).isoformat(timespec="seconds"),
+                "command": command_line(),
+                **info,
+            },
+        )
+    run.write("config.json", config)
+    run.write("environment.json", environment())
+    return run
+
+
+def command_line() -> str:
+    """Return the command that is running, as a user would type it."""
+    program = Path(sys.argv[0]).name if sys.argv and sys.argv[0] else "python"
+    return shlex.join(["barcast" if program in ("barcast", "__main__.py") else program, *sys.argv[1:]])
+
+
+def environment() -> dict[str, Any]:
+    """Return the versions and the machine a run was made with; nothing that names the user."""
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return {
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "packages": versions,
+    }

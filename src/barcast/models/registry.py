@@ -1,0 +1,87 @@
+"""The list of models: registering one is enough for the commands to offer it and the tests to run it.
+
+Three kinds: a *network* is trained by the one loop in ``training``; a *tabular* model sees one row of
+normalised features at a time; a *naive* rule has nothing to train. None of them knows files or frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from barcast.core.errors import UsageError
+
+Kind = Literal["network", "tabular", "naive"]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """One registered model.
+
+    Attributes
+    ----------
+    name : str
+        What users type.
+    kind : str
+        ``network``, ``tabular`` or ``naive``.
+    config : type
+        Frozen dataclass of its options.
+    build : callable
+        Network: ``build(config, sizes) -> nn.Module``; tabular: ``build(config, seed)``; naive: the rule.
+    supports_stretches : bool
+        Whether K predictions of one pass equal K windows in meaning (causal models only).
+    summary : str
+        One line for ``barcast train --list``.
+    """
+
+    name: str
+    kind: Kind
+    config: type
+    build: Callable[..., Any]
+    supports_stretches: bool
+    summary: str
+
+
+_ENTRIES: dict[str, ModelEntry] = {}
+
+
+def register(
+    name: str, kind: Kind, config: type, *, summary: str, supports_stretches: bool = False
+) -> Callable[[T], T]:
+    """Register the decorated class or function under ``name``; a name taken twice is a bug of ours."""
+
+    def decorate(build: T) -> T:
+        assert name not in _ENTRIES, f"model {name} registered twice"
+        _ENTRIES[name] = ModelEntry(name, kind, config, build, supports_stretches, summary)  # type: ignore[arg-type]
+        return build
+
+    return decorate
+
+
+def model_entries() -> tuple[ModelEntry, ...]:
+    """Return every registered model, naive rules first."""
+    _import_all()
+    order = {"naive": 0, "tabular": 1, "network": 2}
+    return tuple(sorted(_ENTRIES.values(), key=lambda entry: (order[entry.kind], entry.name)))
+
+
+def model_entry(name: str) -> ModelEntry:
+    """Return one model.
+
+    Raises
+    ------
+    UsageError
+        With the known names.
+    """
+    _import_all()
+    if name not in _ENTRIES:
+        trainable = [entry.name for entry in model_entries() if entry.kind != "naive"]
+        raise UsageError(f"no model called `{name}`", f"choose one of {', '.join(trainable)}")
+    return _ENTRIES[name]
+
+
+def _import_all() -> None:
+    """Import every model file; here rather than at import time, because they bring torch along."""
+    from barcast.models import lightgbm, lstm, naive, ridge  # noqa: F401

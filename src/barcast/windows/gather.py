@@ -1,0 +1,91 @@
+"""Batches as gathers: the panel rests on the device that trains, a batch is one index operation.
+
+Letters: B batch, L look-back, K predictions of a stretch, F inputs, H horizons, R rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from barcast.windows.index import Stretches
+
+
+@dataclass(frozen=True)
+class Resident:
+    """Everything a batch is gathered from, on one device.
+
+    Attributes
+    ----------
+    inputs : Tensor, shape (R, F)
+        Normalised features and validity, float32.
+    symbol : Tensor, shape (R,)
+        Embedding index of each row's symbol; 0 is "unknown".
+    life_start : Tensor, shape (R,)
+        First row each row's window may reach.
+    target : Tensor, shape (R, H)
+        What the loss compares with; NaN where there is nothing to learn.
+    anchored : bool
+        Whether inputs are log prices and log volume to be measured from the window's own last close.
+    """
+
+    inputs: Tensor
+    symbol: Tensor
+    life_start: Tensor
+    target: Tensor
+    anchored: bool = False
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a network reads: inputs (B, T, F), symbol (B,), and how many last steps to predict."""
+
+    inputs: Tensor
+    symbol: Tensor
+    num_predictions: int
+    target: Tensor | None = None
+
+
+def gather_windows(data: Resident, rows: Tensor, look_back: int) -> Batch:
+    """Gather the windows that end at ``rows`` (B,), left-padded with zeros where the life is shorter."""
+    steps = torch.arange(look_back - 1, -1, -1, device=rows.device)
+    index = rows[:, None] - steps
+    inside = index >= data.life_start[rows][:, None]
+    inputs = data.inputs[index.clamp_(min=0)] * inside[..., None]
+    if data.anchored:
+        inputs = anchor(inputs, inside)
+    return Batch(inputs, data.symbol[rows], 1, data.target[rows][:, None, :])
+
+
+def gather_stretches(data: Resident, stretches: Stretches, look_back: int, length: int) -> Batch:
+    """Gather stretches of ``look_back - 1 + length`` bars with ``length`` targets each."""
+    device = data.inputs.device
+    first = torch.from_numpy(stretches.first).to(device)
+    start = torch.from_numpy(stretches.life_start).to(device)[:, None]
+    stop = torch.from_numpy(stretches.life_stop).to(device)[:, None]
+    index = first[:, None] + torch.arange(1 - look_back, length, device=device)
+    inside = (index >= start) & (index < stop)
+    safe = torch.minimum(torch.maximum(index, start), stop - 1)
+    inputs = data.inputs[safe] * inside[..., None]
+    last = slice(look_back - 1, None)
+    target = data.target[safe[:, last]].masked_fill(~inside[:, last, None], float("nan"))
+    return Batch(inputs, data.symbol[start[:, 0]], length, target)
+
+
+def anchor(inputs: Tensor, inside: Tensor) -> Tensor:
+    """Measure log prices from the window's last close and log volume from the window's mean.
+
+    ``inputs`` (B, L, 6) holds log open, high, low, close, volume and validity. The result is free of price
+    and volume scale, and reads nothing outside the window.
+    """
+    weight = inside.to(inputs.dtype)[..., None]
+    prices = (inputs[..., :4] - inputs[:, -1:, 3:4]) * weight
+    volume = inputs[..., 4:5]
+    mean = (volume * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp(min=1)
+    return torch.cat([prices * ANCHORED_PRICE_SCALE, (volume - mean) * weight, inputs[..., 5:]], dim=-1)
+
+
+#: Log price moves inside a window are a few percent; this brings them to the order of one.
+ANCHORED_PRICE_SCALE = 20.0

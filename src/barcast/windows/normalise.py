@@ -1,0 +1,170 @@
+"""Features made comparable: per session over a recorded universe, or per feature as fitted on `fit`.
+
+.. warning::
+   Session statistics at session t use the bars of session t only, of the symbols in the run's recorded
+   universe that have a bar on that day: a symbol that is listed later cannot reach them. Fitted statistics
+   use the rows they are given, which must be training rows. Neither depends on which symbols are asked for.
+
+In both cases a missing value becomes 0, and a last channel (validity) holds the share of the row's features
+that were present, so that a model can tell "average" from "unknown".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from barcast.core.arrays import F32, F64, I32, Bools
+from barcast.core.errors import CoverageError
+
+#: Normalised values are clipped to +-5 standard deviations.
+CLIP = 5.0
+#: Fewer symbols a session than this cannot give session statistics: the small-universe rules apply.
+SMALL_UNIVERSE_SYMBOLS = 30
+#: A session with less than this share of the previous session's universe is refused when predicting.
+MIN_COVERAGE = 0.8
+
+
+@dataclass(frozen=True)
+class FittedScaler:
+    """Mean and standard deviation per feature, fitted on training rows.
+
+    Attributes
+    ----------
+    mean, std : F64, shape (F,)
+        ``std`` is 1 where a feature is constant; NaN inputs are left out of both.
+    """
+
+    mean: F64
+    std: F64
+
+    @classmethod
+    def fit(cls, values: F32, rows: Bools) -> FittedScaler:
+        """Fit on the rows of ``values`` (R, F) where ``rows`` is true; at least one row is needed."""
+        chosen = values[rows].astype(np.float64)
+        with np.errstate(all="ignore"):
+            count = np.isfinite(chosen).sum(axis=0)
+            mean = np.where(count > 0, np.nansum(chosen, axis=0) / np.maximum(count, 1), 0.0)
+            squares = np.nansum((chosen - mean) ** 2, axis=0)
+        std = np.sqrt(squares / np.maximum(count - 1, 1))
+        return cls(mean, np.where(std > 0, std, 1.0))
+
+    def transform(self, values: F32) -> F32:
+        """Return (R, F + 1): clipped z-scores with 0 for missing, then the validity channel."""
+        num_rows, num_features = values.shape
+        zeros = np.zeros(num_rows, np.int32)
+        return _apply(values, zeros, self.mean.reshape(1, num_features), self.std.reshape(1, num_features))
+
+
+def session_normalise(values: F32, session: I32, num_sessions: int, in_universe: Bools) -> F32:
+    """Z-score every feature within its session over the universe's rows.
+
+    Parameters
+    ----------
+    values : F32, shape (R, F)
+        Features; NaN where missing.
+    session : I32, shape (R,)
+        Calendar entry of each row.
+    num_sessions : int
+        Entries of the calendar.
+    in_universe : Bools, shape (R,)
+        Rows whose symbol belongs to the recorded universe; only these make the statistics.
+
+    Returns
+    -------
+    F32, shape (R, F + 1)
+        Z-scores clipped at 5, 0 where missing or where the session does not vary, then validity.
+    """
+    mean, std = _session_statistics()(values, session, num_sessions, in_universe)
+    return _apply(values, session, mean, std)
+
+
+def check_coverage(session: I32, in_universe: Bools, at: int) -> None:
+    """Refuse session statistics over a universe that is suddenly thin.
+
+    Raises
+    ------
+    CoverageError
+        When fewer than 80 % of the universe symbols of the session before ``at`` have a bar at ``at``.
+    """
+    now = int((in_universe & (session == at)).sum())
+    before = int((in_universe & (session == at - 1)).sum())
+    if before and now < MIN_COVERAGE * before:
+        raise CoverageError(
+            f"only {now} of the universe's symbols have a bar in the last session, {before} had one the "
+            "session before: session statistics would not be comparable",
+            "complete the session with `barcast data update`, or predict an earlier one with `--asof DATE`",
+        )
+
+
+def _apply(values: F32, row_of: I32, mean: F64, std: F64) -> F32:
+    out = np.empty((values.shape[0], values.shape[1] + 1), np.float32)
+    scale = np.where(std > 0, 1.0 / np.where(std > 0, std, 1.0), 0.0)
+    _normalise_rows()(values, row_of, mean, scale, out)
+    return out
+
+
+def _jit(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    import numba  # local: compiling machinery that only the first normalisation needs
+
+    compiled: Callable[..., Any] = numba.njit(nogil=True, cache=True, **options)(function)
+    return compiled
+
+
+def _session_statistics() -> Callable[..., tuple[F64, F64]]:
+    return _jit(_statistics_kernel)
+
+
+def _normalise_rows() -> Callable[..., None]:
+    return _jit(_normalise_kernel)
+
+
+def _statistics_kernel(
+    values: F32, session: I32, num_sessions: int, in_universe: Bools
+) -> tuple[F64, F64]:  # pragma: no cover - compiled
+    num_rows, num_features = values.shape
+    count = np.zeros((num_sessions, num_features))
+    mean = np.zeros((num_sessions, num_features))
+    squares = np.zeros((num_sessions, num_features))
+    for row in range(num_rows):
+        if not in_universe[row]:
+            continue
+        day = session[row]
+        for feature in range(num_features):
+            value = values[row, feature]
+            if np.isfinite(value):
+                # Welford: a plain sum of squares loses a feature whose mean dwarfs its spread
+                count[day, feature] += 1.0
+                delta = value - mean[day, feature]
+                mean[day, feature] += delta / count[day, feature]
+                squares[day, feature] += delta * (value - mean[day, feature])
+    std = np.zeros((num_sessions, num_features))
+    for day in range(num_sessions):
+        for feature in range(num_features):
+            if count[day, feature] > 1:
+                spread = np.sqrt(squares[day, feature] / (count[day, feature] - 1.0))
+                # what float32 inputs cannot resolve is no spread
+                if spread > 1e-6 * abs(mean[day, feature]):
+                    std[day, feature] = spread
+    return mean, std
+
+
+def _normalise_kernel(
+    values: F32, row_of: I32, mean: F64, scale: F64, out: F32
+) -> None:  # pragma: no cover - compiled
+    num_rows, num_features = values.shape
+    for row in range(num_rows):
+        line = row_of[row]
+        present = 0
+        for feature in range(num_features):
+            value = values[row, feature]
+            if np.isfinite(value):
+                present += 1
+                z = (value - mean[line, feature]) * scale[line, feature]
+                out[row, feature] = min(max(z, -5.0), 5.0)
+            else:
+                out[row, feature] = 0.0
+        out[row, num_features] = present / num_features

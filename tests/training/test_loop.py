@@ -1,0 +1,232 @@
+"""The loop learns, stops, resumes bit-equal after SIGKILL, and does not depend on how a batch is split."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from barcast.core.errors import DataError, RunError, UsageError
+from barcast.core.progress import Progress
+from barcast.core.runs import RunFolder
+from barcast.models.lstm import LSTMConfig, Sizes, UniversalLSTM, masked_mse
+from barcast.training.checkpoint import load_tensors, save_tensors
+from barcast.training.loop import TrainConfig, TrainingData, fit_network, predict_stop, predict_windows
+from barcast.windows.gather import Resident
+from tests.conftest import make_bars
+
+CONFIG = TrainConfig(
+    epochs=6, batch_size=100, look_back_window=10, stretch_length=20, lr=1e-2, amp="off", patience=50
+)
+
+
+def planted(signal_strength=1.0, lengths=(150,) * 12, seed=0):
+    """Targets that are a feature of the same row, plus noise."""
+    bars = make_bars(lengths, seed=seed)
+    rng = np.random.default_rng(seed)
+    inputs = rng.normal(size=(len(bars), 4)).astype(np.float32)
+    truth = inputs[:, 1:2] * signal_strength + rng.normal(size=(len(bars), 1)).astype(np.float32)
+    fit, stop = bars.session < 100, bars.session >= 110
+    target = np.where(fit[:, None], truth, np.nan).astype(np.float32)
+    resident = Resident(
+        torch.from_numpy(inputs),
+        torch.from_numpy(bars.symbol_of_row.astype(np.int64) + 1),
+        torch.from_numpy(bars.life_start),
+        torch.from_numpy(target),
+    )
+    data = TrainingData(resident, bars.lives, fit, stop)
+
+    def score(rows, outputs):
+        return float(np.corrcoef(outputs[:, 0], truth[rows, 0])[0, 1])
+
+    return data, score
+
+
+def network_for(seed=0, dropout=0.1):
+    torch.manual_seed(seed)
+    return UniversalLSTM(LSTMConfig(hidden_size=12, dropout=dropout), Sizes(4, 12, 1))
+
+
+def loss(prediction, target, num_labels):
+    return masked_mse(prediction, target, num_labels)
+
+
+def fit(folder, data, score, config=CONFIG, network=None, **more):
+    folder.mkdir(parents=True, exist_ok=True)
+    network = network or network_for()
+    result = fit_network(network, data, config, loss, score, RunFolder(folder), Progress(False), **more)
+    return network, result
+
+
+def test_it_learns_a_planted_signal_and_not_noise(tmp_path):
+    _, learned = fit(tmp_path / "signal", *planted(1.0))
+    _, noise = fit(tmp_path / "noise", *planted(0.0))
+    assert learned.best_score > 0.5
+    assert abs(noise.best_score) < 0.2
+
+
+def test_windows_and_stretches_learn_the_same(tmp_path):
+    data, score = planted()
+    _, stretches = fit(tmp_path / "a", data, score)
+    _, windows = fit(tmp_path / "b", data, score, replace(CONFIG, stretch_length=1))
+    assert abs(stretches.best_score - windows.best_score) < 0.1
+
+
+def test_two_fits_with_one_seed_are_bit_equal_and_another_seed_differs(tmp_path):
+    data, score = planted()
+    first, _ = fit(tmp_path / "a", data, score)
+    second, _ = fit(tmp_path / "b", data, score)
+    other, _ = fit(tmp_path / "c", data, score, replace(CONFIG, seed=1))
+    for name, weight in first.state_dict().items():
+        assert torch.equal(weight, second.state_dict()[name]), name
+    assert not torch.equal(first.head.weight, other.head.weight)
+
+
+def test_accumulation_changes_rounding_only(tmp_path):
+    data, score = planted()
+    plain = network_for(dropout=0.0)
+    parts = network_for(dropout=0.0)
+    for network in (plain, parts):
+        network.config = replace(network.config, id_dropout=0.0)
+    fit(tmp_path / "a", data, score, replace(CONFIG, epochs=1), plain)
+    fit(tmp_path / "b", data, score, replace(CONFIG, epochs=1, gradient_accumulation_steps=3), parts)
+    for name, weight in plain.state_dict().items():
+        torch.testing.assert_close(weight, parts.state_dict()[name], atol=2e-4, rtol=2e-3)
+
+
+def test_early_stopping_keeps_the_best_weights(tmp_path):
+    data, _ = planted()
+    falling = iter([0.5, 0.4, 0.3, 0.2, 0.1] + [0.0] * 50)
+    config = replace(CONFIG, patience=3, epochs=50, evaluations_per_epoch=1)
+    network, result = fit(tmp_path / "a", data, lambda *_: next(falling), config)
+    assert result.best_score == 0.5
+    assert len(result.curve) == 4
+    kept, header = load_tensors(tmp_path / "a" / "weights.safetensors")
+    assert header["step"] == result.best_step == result.curve[0]["step"]
+    assert torch.equal(kept["head.weight"], network.head.weight)
+
+
+def test_a_refit_takes_exactly_the_steps_it_is_told(tmp_path):
+    data, score = planted()
+    _, result = fit(tmp_path / "a", data, score, steps=7)
+    assert result.steps == 7
+
+
+def test_labels_are_counted_once_an_epoch(tmp_path):
+    data, score = planted()
+    loops = []
+
+    def spy(rows, outputs):
+        loops.append(len(rows))
+        return score(rows, outputs)
+
+    _, result = fit(tmp_path / "a", data, spy, replace(CONFIG, epochs=1, evaluations_per_epoch=1))
+    seen = result.labels_per_second * result.seconds
+    assert round(seen) == int(data.fit.sum())
+    assert loops == [int(data.stop.sum())]
+
+
+def test_the_grid_on_stop_agrees_with_windows_at_its_first_rows():
+    data, _ = planted()
+    network = network_for().eval()
+    rows, outputs = predict_stop(network, data, CONFIG)
+    assert sorted(rows) == list(np.flatnonzero(data.stop))
+    windows = predict_windows(network, data.resident, rows, 10)
+    first = np.flatnonzero((rows - data.resident.life_start.numpy()[rows]) % 20 == 0)
+    assert len(first)
+    np.testing.assert_allclose(outputs[first], windows[first], atol=1e-5)
+
+
+def test_predictions_do_not_depend_on_the_batch():
+    data, _ = planted()
+    network = network_for().eval()
+    rows = np.arange(0, 400, 3)
+    alone = np.concatenate([predict_windows(network, data.resident, rows[i : i + 1], 10) for i in range(20)])
+    together = predict_windows(network, data.resident, rows, 10)
+    np.testing.assert_allclose(alone, together[:20], atol=1e-5)
+
+
+def test_an_exploding_loss_says_what_to_do(tmp_path):
+    data, score = planted()
+    data.resident.target[5] = torch.tensor([1e38])
+    with pytest.raises(RunError, match="lower --lr"):
+        fit(tmp_path / "a", data, score)
+
+
+def test_no_labels_is_an_error(tmp_path):
+    data, score = planted()
+    with pytest.raises(DataError, match="no label to learn from"):
+        fit(tmp_path / "a", replace(data, fit=np.zeros_like(data.fit)), score)
+
+
+@pytest.mark.parametrize("bad", [{"epochs": 0}, {"lr": 0.0}, {"warmup": 1.0}, {"batch_size": 0}])
+def test_bad_options_are_refused(bad):
+    with pytest.raises(UsageError):
+        TrainConfig(**bad)
+
+
+def test_a_damaged_checkpoint_is_a_clear_error(tmp_path):
+    data, score = planted()
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "checkpoint.safetensors").write_bytes(b"not tensors at all")
+    with pytest.raises(RunError, match="--fresh"):
+        fit(tmp_path / "a", data, score)
+
+
+def test_checkpoints_keep_types_and_header(tmp_path):
+    save_tensors(tmp_path / "x", {"a": torch.arange(3), "b": torch.ones(2, dtype=torch.bfloat16)}, {"n": 1})
+    tensors, header = load_tensors(tmp_path / "x")
+    assert header == {"n": 1}
+    assert tensors["b"].dtype == torch.bfloat16
+
+
+CHILD = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from tests.training.test_loop import CONFIG, fit, planted
+config = replace(CONFIG, epochs=30, checkpoint_seconds=0.0)
+data, score = planted()
+fit(Path(sys.argv[1]), data, score, config)
+"""
+
+
+def kill_and_resume(folder: Path, kills: int, seed: int) -> None:
+    """Start training in another process, kill it at random moments, let the last one finish."""
+    rng = np.random.default_rng(seed)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-c", CHILD, str(folder)]
+    done = 0
+    while done < kills:
+        child = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
+        deadline = time.monotonic() + 60
+        while not (folder / "checkpoint.safetensors").exists() and child.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        time.sleep(float(rng.uniform(0.0, 0.5)))
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        child.stderr.close()
+        done += 1
+        if (folder / "weights.safetensors").exists():
+            break
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+
+
+def test_killed_and_resumed_is_bit_equal(tmp_path):
+    config = replace(CONFIG, epochs=30, checkpoint_seconds=0.0)
+    data, score = planted()
+    straight, result = fit(tmp_path / "straight", data, score, config)
+    kill_and_resume(tmp_path / "killed", kills=2, seed=1)
+    resumed, _ = load_tensors(tmp_path / "killed" / "weights.safetensors")
+    for name, weight in straight.state_dict().items():
+        assert torch.equal(weight, resumed[name]), name
+    curve = RunFolder(tmp_path / "killed").read_metrics()
+    keys = ("step", "train_loss", "stop_score", "lr")
+    assert [[line[k] for k in keys] for line in curve] == [[line[k] for k in keys] for line in result.curve]
