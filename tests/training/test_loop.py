@@ -15,7 +15,8 @@ import torch
 from barcast.core.errors import DataError, RunError, UsageError
 from barcast.core.progress import Progress
 from barcast.core.runs import RunFolder
-from barcast.models.lstm import LSTMConfig, Sizes, UniversalLSTM, masked_mse
+from barcast.models.lstm import LSTMConfig, UniversalLSTM
+from barcast.models.network import Sizes, masked_mse
 from barcast.training.checkpoint import load_tensors, save_tensors
 from barcast.training.loop import TrainConfig, TrainingData, fit_network, predict_stop, predict_windows
 from barcast.windows.gather import Resident

@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from barcast.models.lstm import LSTMConfig, Sizes, UniversalLSTM
+from barcast.models.lstm import LSTMConfig, UniversalLSTM
+from barcast.models.network import Sizes
 from barcast.windows.gather import Resident, anchor, gather_stretches, gather_windows
 from barcast.windows.index import cut_stretches, own_bars, random_phases, shuffled
 from tests.conftest import make_bars

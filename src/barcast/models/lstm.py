@@ -14,12 +14,12 @@ H horizons.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from barcast.core.errors import UsageError
+from barcast.models.network import Sizes, masked_mse
 from barcast.models.registry import register
 
 
@@ -47,20 +47,12 @@ class LSTMConfig:
                 raise UsageError(f"`{name}` must be in [0, 1), got {getattr(self, name)}")
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """What the data decides about a network's shape."""
-
-    num_inputs: int
-    num_symbols: int
-    num_horizons: int
-
-
 @register(
     "lstm",
     "network",
     LSTMConfig,
     summary="universal LSTM with a symbol embedding, trained on stretches",
+    loss=masked_mse,
     supports_stretches=True,
 )
 class UniversalLSTM(nn.Module):
@@ -118,18 +110,3 @@ def num_parameters(config: LSTMConfig, sizes: Sizes) -> int:
     recurrent += (config.num_layers - 1) * layer(config.hidden_size)
     head = 2 * config.hidden_size + (config.hidden_size + 1) * sizes.num_horizons
     return embedding + recurrent + head
-
-
-def masked_mse(prediction: Tensor, target: Tensor, num_labels: int) -> Tensor:
-    """Squared error summed over known labels, over the count of the whole (global) batch.
-
-    NaN targets are unknown labels and weigh nothing, so that accumulation and halved batches agree.
-    """
-    known = torch.isfinite(target)
-    error = torch.where(known, prediction.float() - target.nan_to_num(), 0.0)
-    return error.square().sum() / num_labels
-
-
-def loss_of(_config: Any, prediction: Tensor, target: Tensor, num_labels: int) -> Tensor:
-    """Return the training loss of the LSTM."""
-    return masked_mse(prediction, target, num_labels)

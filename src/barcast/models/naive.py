@@ -42,8 +42,8 @@ def zero(bars: Bars, horizon: int) -> NaiveForecast:
     return NaiveForecast(np.zeros(len(bars)), np.zeros(len(bars)))
 
 
-@register("mean", "naive", NaiveConfig, summary="the symbol's own mean return so far")
-def mean(bars: Bars, horizon: int) -> NaiveForecast:
+@register("historical_mean", "naive", NaiveConfig, summary="the symbol's own mean return so far")
+def historical_mean(bars: Bars, horizon: int) -> NaiveForecast:
     """Forecast the mean one-bar return of the symbol's history so far, times the horizon."""
     first = np.repeat(bars.offsets[:-1], np.diff(bars.offsets))
     steps = np.arange(len(bars)) - first
@@ -53,7 +53,7 @@ def mean(bars: Bars, horizon: int) -> NaiveForecast:
     return NaiveForecast(value, value)
 
 
-@register("always-up", "naive", NaiveConfig, summary="up, for every symbol on every day")
+@register("always_up", "naive", NaiveConfig, summary="up, for every symbol on every day")
 def always_up(bars: Bars, horizon: int) -> NaiveForecast:
     """Forecast the mean absolute return of the whole market so far: the same positive number for all."""
     change = np.abs(_past_return(bars, 1))

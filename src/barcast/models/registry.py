@@ -30,6 +30,8 @@ class ModelEntry:
         Frozen dataclass of its options.
     build : callable
         Network: ``build(config, sizes) -> nn.Module``; tabular: ``build(config, seed)``; naive: the rule.
+    loss : callable or None
+        Network: ``loss(prediction, target, num_labels)``, the sum over known labels over ``num_labels``.
     supports_stretches : bool
         Whether K predictions of one pass equal K windows in meaning (causal models only).
     summary : str
@@ -40,6 +42,7 @@ class ModelEntry:
     kind: Kind
     config: type
     build: Callable[..., Any]
+    loss: Callable[..., Any] | None
     supports_stretches: bool
     summary: str
 
@@ -48,13 +51,19 @@ _ENTRIES: dict[str, ModelEntry] = {}
 
 
 def register(
-    name: str, kind: Kind, config: type, *, summary: str, supports_stretches: bool = False
+    name: str,
+    kind: Kind,
+    config: type,
+    *,
+    summary: str,
+    loss: Callable[..., Any] | None = None,
+    supports_stretches: bool = False,
 ) -> Callable[[T], T]:
     """Register the decorated class or function under ``name``; a name taken twice is a bug of ours."""
 
     def decorate(build: T) -> T:
         assert name not in _ENTRIES, f"model {name} registered twice"
-        _ENTRIES[name] = ModelEntry(name, kind, config, build, supports_stretches, summary)  # type: ignore[arg-type]
+        _ENTRIES[name] = ModelEntry(name, kind, config, build, loss, supports_stretches, summary)  # type: ignore[arg-type]
         return build
 
     return decorate

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -77,3 +78,13 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
 def copy_state(network: nn.Module) -> dict[str, Tensor]:
     """Return a copy of the weights that later steps do not touch."""
     return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+
+
+def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write numpy arrays atomically."""
+    save_tensors(path, {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}, {})
+
+
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Read what :func:`save_arrays` wrote."""
+    return {name: tensor.numpy() for name, tensor in load_tensors(path)[0].items()}

@@ -400,13 +400,26 @@ def predict_stop(network: nn.Module, data: TrainingData, config: TrainConfig) ->
 
 
 def predict_windows(
-    network: nn.Module, resident: Resident, rows: I64, look_back: int, *, batch_size: int = 4096
+    network: nn.Module,
+    resident: Resident,
+    rows: I64,
+    look_back: int,
+    *,
+    batch_size: int = 4096,
+    progress: Progress | None = None,
 ) -> F32:
     """Return outputs (n, H) of plain windows, float32, eval mode: what the predictions table holds."""
     network.eval()
     outputs = []
+    started = time.perf_counter()
     with torch.no_grad():
         for start in range(0, len(rows), batch_size):
+            if progress is not None and start:
+                rate = start / (time.perf_counter() - started)
+                left = clock((len(rows) - start) / rate)
+                progress.step(
+                    f"predicted {count(start)}/{count(len(rows))}  {count(rate)} rows/s  {left} left"
+                )
             chunk = torch.from_numpy(rows[start : start + batch_size]).to(resident.inputs.device)
             batch = gather_windows(resident, chunk, look_back)
             outputs.append(network(batch.inputs, batch.symbol, 1)[:, 0].float().cpu().numpy())

@@ -11,9 +11,7 @@ that were present, so that a model can tell "average" from "unknown".
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -78,7 +76,10 @@ def session_normalise(values: F32, session: I32, num_sessions: int, in_universe:
     F32, shape (R, F + 1)
         Z-scores clipped at 5, 0 where missing or where the session does not vary, then validity.
     """
-    mean, std = _session_statistics()(values, session, num_sessions, in_universe)
+    from barcast.windows.kernels import session_statistics  # local: brings the compiler along
+
+    mean, std = np.zeros((2, num_sessions, values.shape[1]))
+    session_statistics(values, session, in_universe, mean, std)
     return _apply(values, session, mean, std)
 
 
@@ -101,70 +102,9 @@ def check_coverage(session: I32, in_universe: Bools, at: int) -> None:
 
 
 def _apply(values: F32, row_of: I32, mean: F64, std: F64) -> F32:
+    from barcast.windows.kernels import normalise_rows
+
     out = np.empty((values.shape[0], values.shape[1] + 1), np.float32)
     scale = np.where(std > 0, 1.0 / np.where(std > 0, std, 1.0), 0.0)
-    _normalise_rows()(values, row_of, mean, scale, out)
+    normalise_rows(values, row_of, mean, scale, CLIP, out)
     return out
-
-
-def _jit(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-    import numba  # local: compiling machinery that only the first normalisation needs
-
-    compiled: Callable[..., Any] = numba.njit(nogil=True, cache=True, **options)(function)
-    return compiled
-
-
-def _session_statistics() -> Callable[..., tuple[F64, F64]]:
-    return _jit(_statistics_kernel)
-
-
-def _normalise_rows() -> Callable[..., None]:
-    return _jit(_normalise_kernel)
-
-
-def _statistics_kernel(
-    values: F32, session: I32, num_sessions: int, in_universe: Bools
-) -> tuple[F64, F64]:  # pragma: no cover - compiled
-    num_rows, num_features = values.shape
-    count = np.zeros((num_sessions, num_features))
-    mean = np.zeros((num_sessions, num_features))
-    squares = np.zeros((num_sessions, num_features))
-    for row in range(num_rows):
-        if not in_universe[row]:
-            continue
-        day = session[row]
-        for feature in range(num_features):
-            value = values[row, feature]
-            if np.isfinite(value):
-                # Welford: a plain sum of squares loses a feature whose mean dwarfs its spread
-                count[day, feature] += 1.0
-                delta = value - mean[day, feature]
-                mean[day, feature] += delta / count[day, feature]
-                squares[day, feature] += delta * (value - mean[day, feature])
-    std = np.zeros((num_sessions, num_features))
-    for day in range(num_sessions):
-        for feature in range(num_features):
-            if count[day, feature] > 1:
-                spread = np.sqrt(squares[day, feature] / (count[day, feature] - 1.0))
-                # what float32 inputs cannot resolve is no spread
-                if spread > 1e-6 * abs(mean[day, feature]):
-                    std[day, feature] = spread
-    return mean, std
-
-
-def _normalise_kernel(
-    values: F32, row_of: I32, mean: F64, scale: F64, out: F32
-) -> None:  # pragma: no cover - compiled
-    num_rows, num_features = values.shape
-    for row in range(num_rows):
-        line = row_of[row]
-        present = 0
-        for feature in range(num_features):
-            value = values[row, feature]
-            if np.isfinite(value):
-                present += 1
-                z = (value - mean[line, feature]) * scale[line, feature]
-                out[row, feature] = min(max(z, -5.0), 5.0)
-            else:
-                out[row, feature] = 0.0
-        out[row, num_features] = present / num_features

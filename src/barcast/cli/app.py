@@ -1,0 +1,90 @@
+"""The command line: ``barcast COMMAND``. Help must appear at once, so nothing heavy is imported here."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import Annotated
+
+import click
+import typer
+
+from barcast.core.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, BarcastError
+
+app = typer.Typer(
+    name="barcast",
+    help="Train, compare and serve price-forecasting models for a whole market on one machine.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Start with `barcast quickstart`. Exit codes: 0 fine, 2 usage, 3 data, 4 store, 5 run, 6 disk or "
+    "memory, 7 leak found, 70 a bug of ours, 130 interrupted.",
+)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of any error.")] = False,
+) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        typer.echo(f"barcast {installed('barcast')}")
+        raise typer.Exit
+
+
+def _assemble() -> None:
+    """Hang every command into the app; each file is thin and imports its room only when it runs."""
+    from barcast.cli import audit, compare, data, doctor, features, predict, quickstart, report, runs, train
+
+    app.command("quickstart")(quickstart.quickstart)
+    app.add_typer(data.app, name="data")
+    app.add_typer(features.app, name="features")
+    app.command("train")(train.train)
+    app.command("compare")(compare.compare)
+    app.command("predict")(predict.predict)
+    app.command("report")(report.report)
+    app.command("audit")(audit.audit)
+    app.command("runs")(runs.runs)
+    app.command("doctor")(doctor.doctor)
+
+
+_assemble()
+
+
+def main() -> None:
+    """Run a command and turn whatever happens into an exit code and a message that helps."""
+    debug = "--debug" in sys.argv
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    sys.exit(_run(arguments, debug))
+
+
+def _run(arguments: list[str], debug: bool) -> int:
+    try:
+        code = app(args=arguments, standalone_mode=False)
+    except BarcastError as error:
+        return _explain(str(error), error.exit_code, debug)
+    except click.exceptions.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        return _explain("interrupted; the same command goes on where it stopped", EXIT_INTERRUPTED, debug)
+    except BrokenPipeError:
+        return 0
+    except Exception as error:  # a bug: say so, with what a report needs
+        if not debug:
+            typer.echo(f"bug in barcast: {type(error).__name__}: {error}", err=True)
+            typer.echo("run the same command with --debug and report what it prints", err=True)
+            return EXIT_INTERNAL
+        traceback.print_exc()
+        return EXIT_INTERNAL
+    return int(code or 0)
+
+
+def _explain(message: str, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    typer.echo(f"error: {message}" if code != EXIT_INTERRUPTED else message, err=True)
+    return code

@@ -1,0 +1,36 @@
+"""Options that several commands share, and the two ways a flag holds a list."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from barcast.core.errors import UsageError
+
+WorkspaceOption = Annotated[
+    Path | None,
+    typer.Option("--workspace", "-w", help="Folder to work in (or BARCAST_WORKSPACE; default: here)."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, nothing else.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress lines.")]
+
+
+def words(text: str | None) -> tuple[str, ...] | None:
+    """Split ``a,b c`` at commas and blanks; None stays None."""
+    return None if text is None else tuple(text.replace(",", " ").split())
+
+
+def numbers(text: str | None, flag: str) -> tuple[int, ...] | None:
+    """Split whole numbers.
+
+    Raises
+    ------
+    UsageError
+        Naming the flag and what is not a number.
+    """
+    try:
+        return None if text is None else tuple(int(word) for word in words(text) or ())
+    except ValueError as error:
+        raise UsageError(f"{flag}: expected whole numbers such as 1,5,20, found `{text}`") from error

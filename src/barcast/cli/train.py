@@ -1,0 +1,96 @@
+"""``barcast train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from barcast.cli.app_options import JsonOption, QuietOption, WorkspaceOption, numbers, words
+
+
+def train(
+    model: Annotated[str, typer.Argument(help="lstm, ridge, lightgbm (`--list` tells more).")] = "lstm",
+    workspace: WorkspaceOption = None,
+    config: Annotated[Path | None, typer.Option("--config", help="TOML file: [data] [train] [MODEL].")] = None,
+    features: Annotated[str | None, typer.Option(help="Feature set (`barcast features list`).")] = None,
+    horizons: Annotated[
+        str | None, typer.Option("--horizon", help="Sessions from entry to exit; several: 1,5,20.")
+    ] = None,
+    delay: Annotated[int | None, typer.Option(help="Sessions from decision to entry.")] = None,
+    segments: Annotated[
+        str | None, typer.Option(help="Last days of fit,stop,weigh,route,test: 2022-12,2023-04,...")
+    ] = None,
+    symbols: Annotated[str | None, typer.Option(help="Only these symbols, separated by commas.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only the first so many symbols.")] = None,
+    asof: Annotated[str | None, typer.Option(help="Last session that may be known: 2024-03-08.")] = None,
+    target: Annotated[str | None, typer.Option(help="auto, rank, return or volatility_scaled.")] = None,
+    look_back_window: Annotated[int | None, typer.Option(help="Own bars a prediction reads.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Most epochs.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Labels a step.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="AdamW weight decay.")] = None,
+    hidden_size: Annotated[int | None, typer.Option(help="Width of the network.")] = None,
+    num_layers: Annotated[int | None, typer.Option(help="Stacked layers.")] = None,
+    stock_embedding_dim: Annotated[
+        int | None, typer.Option(help="Width of the symbol embedding; 0: no identity.")
+    ] = None,
+    dropout: Annotated[float | None, typer.Option(help="Dropout.")] = None,
+    gradient_accumulation_steps: Annotated[
+        int | None, typer.Option(help="Parts a batch is computed in.")
+    ] = None,
+    amp: Annotated[str | None, typer.Option(help="auto, bf16 or off.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    hold_out_fold: Annotated[
+        int | None, typer.Option(help="0..19: keep this twentieth of the symbols out of training.")
+    ] = None,
+    final: Annotated[
+        bool, typer.Option("--final", help="Then refit on everything known, as the evaluation chose.")
+    ] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Train again even if the run is there.")] = False,
+    open_test: Annotated[
+        bool, typer.Option("--open-test", help="Open the sealed test segment; every opening is counted.")
+    ] = False,
+    report: Annotated[bool, typer.Option(help="Write report.html.")] = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, train nothing.")] = False,
+    list_models: Annotated[bool, typer.Option("--list", help="List the models.")] = False,
+    json_output: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Train a model on the whole store, compare it with naive rows and ridge, write the report."""
+    from barcast.cli.show import echo_config, print_json, print_models
+    from barcast.core.memory import keep_freed_memory
+    from barcast.core.progress import Progress
+    from barcast.core.workspace import Workspace
+    from barcast.pipeline.settings import resolve
+    from barcast.pipeline.workflow import describe, train_and_report
+
+    if list_models:
+        print_models(json_output)
+        return
+    flags: dict[str, Any] = {
+        "features": features, "horizons": numbers(horizons, "--horizon"), "delay": delay,
+        "segments": words(segments), "symbols": words(symbols), "limit": limit, "asof": asof, "target": target,
+        "look_back_window": look_back_window, "epochs": epochs, "batch_size": batch_size, "lr": lr,
+        "weight_decay": weight_decay, "hidden_size": hidden_size, "num_layers": num_layers,
+        "stock_embedding_dim": stock_embedding_dim, "dropout": dropout,
+        "gradient_accumulation_steps": gradient_accumulation_steps, "amp": amp, "device": device, "seed": seed,
+        "hold_out_fold": hold_out_fold,
+    }  # fmt: skip
+    place = Workspace.find(workspace)
+    resolved = resolve(place, model, flags, config)
+    progress = Progress(enabled=not quiet)
+    echo_config(resolved.plain(), progress)
+    if dry_run:
+        print_json(describe(place, resolved)) if json_output else progress.note(str(describe(place, resolved)))
+        return
+    keep_freed_memory()
+    result = train_and_report(
+        place, resolved, final=final, fresh=fresh, open_test=open_test, report=report, progress=progress
+    )
+    if json_output:
+        print_json(result.plain())
+    else:
+        result.show()

@@ -1,0 +1,166 @@
+"""From scores to forecasts: the linear map, the standard deviation, and rows of the predictions table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from barcast.core.arrays import F64, I64
+from barcast.core.predictions import SEGMENTS, conform
+from barcast.models.naive import NaiveForecast
+from barcast.pipeline.market import Market, session_times
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreMap:
+    """Score to expected log return and its standard deviation, for one horizon.
+
+    ``y_hat = slope * score``. No intercept: four months of market drift are not evidence of tomorrow's, and
+    a map through the origin keeps "no opinion" at zero. ``sigma = width * volatility * sqrt(horizon)``.
+    """
+
+    horizon: int
+    slope: float
+    width: float
+    volatility: float
+    """Typical volatility a bar, for rows without their own."""
+
+    def y_hat(self, score: F64) -> F64:
+        """Return expected log returns, fractions."""
+        return self.slope * score
+
+    def sigma(self, volatility: F64) -> F64:
+        """Return standard deviations of the outcome, fractions."""
+        own = np.where(np.isfinite(volatility) & (volatility > 0), volatility, self.volatility)
+        return np.asarray(self.width * own * np.sqrt(self.horizon), np.float64)
+
+
+def fit_score_map(
+    score: F64, y: F64, volatility: F64, horizon: int, *, slope: float | None = None
+) -> ScoreMap:
+    """Fit on rows of `weigh` (n,): least squares through the origin; a negative slope counts as none.
+
+    Parameters
+    ----------
+    score, y, volatility : F64, shape (n,)
+        NaN rows are left out.
+    slope : float, optional
+        Given for forecasts that state a return themselves (1.0): only the width is fitted.
+    """
+    known = np.isfinite(score) & np.isfinite(y)
+    score, y, volatility = score[known], y[known], volatility[known]
+    if slope is None:
+        square = float(np.square(score).sum())
+        # A slope below zero says "the opposite of what it learned", on a few months: noise, so no opinion.
+        slope = max(float((score * y).sum()) / square, 0.0) if square > 0 else 0.0
+    own = np.isfinite(volatility) & (volatility > 0)
+    typical = float(np.median(volatility[own])) if own.any() else float(np.std(y) or 0.01) / np.sqrt(horizon)
+    scale = np.where(own, volatility, typical) * np.sqrt(horizon)
+    ratio = (y - slope * score) / scale
+    # Limit moves and broken splices own a plain mean square: the widest thousandth counts as its border.
+    border = np.quantile(np.abs(ratio), 0.999) if len(ratio) else 1.0
+    width = float(np.sqrt(np.square(np.clip(ratio, -border, border)).mean())) if len(ratio) else 1.0
+    return ScoreMap(horizon=horizon, slope=float(slope), width=width or 1.0, volatility=typical)
+
+
+def prediction_rows(
+    market: Market,
+    rows: I64,
+    scores: F64,
+    maps: tuple[ScoreMap, ...],
+    *,
+    run: str,
+    model: str,
+    seed: int = 0,
+    route: str = "universal",
+    forecasts: F64 | None = None,
+) -> pl.DataFrame:
+    """Make rows of the predictions table, one block a horizon.
+
+    Parameters
+    ----------
+    rows : I64, shape (n,)
+        Rows of the market.
+    scores : F64, shape (n, H)
+        Raw outputs; rows with NaN are left out.
+    forecasts : F64, shape (n, H), optional
+        Expected returns where the rule states them; otherwise the map gives them.
+
+    Notes
+    -----
+    ``y`` stays null on `test` rows: the segment is sealed until it is opened.
+    """
+    from scipy.special import ndtr  # local: one function of a large library
+
+    frames = []
+    for h, score_map in enumerate(maps):
+        score = scores[:, h]
+        keep = np.isfinite(score)
+        own, score = rows[keep], score[keep]
+        y_hat = score_map.y_hat(score) if forecasts is None else forecasts[keep, h]
+        sigma = score_map.sigma(market.volatility[own])
+        frames.append(
+            base_rows(market, own, h).with_columns(
+                pl.lit(run).alias("run"),
+                pl.lit(model).alias("model"),
+                pl.lit(seed).alias("seed"),
+                pl.Series("score", score),
+                pl.Series("y_hat", y_hat),
+                pl.Series("sigma", sigma),
+                pl.Series("p_up", ndtr(y_hat / sigma)),
+                pl.lit(route).alias("route"),
+            )
+        )
+    return conform(pl.concat(frames))
+
+
+def base_rows(market: Market, rows: I64, h: int, *, opened: bool = False) -> pl.DataFrame:
+    """Return what a prediction row says apart from the prediction; y is null on sealed rows."""
+    bars, labels = market.bars, market.labels
+    names = np.array([*SEGMENTS, ""])
+    y = labels.y[rows, h]
+    sealed = (market.segment[rows] == SEGMENTS.index("test")) & (not opened)
+    return pl.DataFrame(
+        {
+            "symbol": pl.Series(
+                np.array(bars.symbols, dtype=object)[bars.symbol_of_row[rows]], dtype=pl.String
+            ),
+            "time": session_times(bars, bars.session[rows]),
+            "segment": pl.Series(names[market.segment[rows]].tolist(), dtype=pl.String),
+            "horizon": labels.spec.horizons[h],
+            "delay": labels.spec.delay,
+            "target": "return",
+            "known_at": session_times(bars, labels.known_at[rows, h]),
+            "y": pl.Series(y).set(pl.Series(~np.isfinite(y) | sealed), None),
+            "tradable": pl.Series(labels.tradable[rows]),
+        }
+    )
+
+
+def naive_rows(market: Market, rows: I64, name: str, rule: object) -> pl.DataFrame:
+    """Make the rows of one naive rule, its map fitted on `weigh` like a model's."""
+    weigh = market.rows_of("weigh")
+    scores = np.full((len(rows), len(market.labels.spec.horizons)), np.nan)
+    stated: F64 | None = None
+    maps = []
+    for h, horizon in enumerate(market.labels.spec.horizons):
+        forecast: NaiveForecast = rule(market.bars, horizon)  # type: ignore[operator]
+        scores[:, h] = forecast.score[rows]
+        slope = None if forecast.y_hat is None else 1.0
+        maps.append(
+            fit_score_map(
+                forecast.score[weigh],
+                market.labels.y[weigh, h],
+                market.volatility[weigh],
+                horizon,
+                slope=slope,
+            )
+        )
+        if forecast.y_hat is not None:
+            stated = np.full_like(scores, np.nan) if stated is None else stated
+            stated[:, h] = forecast.y_hat[rows]
+    return prediction_rows(
+        market, rows, scores, tuple(maps), run="naive", model=name, route="naive", forecasts=stated
+    )

@@ -1,0 +1,193 @@
+"""From the store to labelled rows: bars, quality policy, labels and segments, without any feature yet."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import date
+
+import numpy as np
+import polars as pl
+
+from barcast.core.arrays import F64, I8, Bools
+from barcast.core.bars import Bars
+from barcast.core.config import digest, to_plain
+from barcast.core.errors import DataError, SymbolError, UsageError
+from barcast.core.predictions import SEGMENTS
+from barcast.core.workspace import Workspace
+from barcast.labels import Labels, LabelSpec, forward_labels, trailing_volatility
+from barcast.pipeline.settings import DataConfig
+from barcast.quality import QualityPolicy, QualityReport, apply_policy, check_bars
+from barcast.splits import SegmentPlan, check_disjoint
+from barcast.store import MarketStore
+from barcast.windows.normalise import SMALL_UNIVERSE_SYMBOLS
+
+#: Own bars in the volatility that scales `sigma`.
+VOLATILITY_BARS = 60
+NUM_FOLDS = 20
+
+
+@dataclass(frozen=True)
+class Market:
+    """Labelled rows of one store version under one data config.
+
+    Attributes
+    ----------
+    bars : Bars, R rows
+        Adjusted, defective rows left out by policy.
+    labels : Labels
+        Forward returns of the same rows.
+    plan : SegmentPlan
+        Borders.
+    segment : I8, shape (R,)
+        Position in ``SEGMENTS``, -1 where purged, unknown or outside.
+    volatility : F64, shape (R,)
+        Trailing volatility a bar, a fraction; NaN below 10 returns.
+    quality : QualityReport
+        What was found.
+    data_digest : str
+        Hash of every row.
+    small_universe : bool
+        Whether a typical session has fewer than 30 symbols.
+    """
+
+    config: DataConfig
+    store_version: int
+    bars: Bars
+    labels: Labels
+    plan: SegmentPlan
+    segment: I8
+    volatility: F64
+    quality: QualityReport
+    policy: QualityPolicy
+    data_digest: str
+    small_universe: bool
+
+    @property
+    def cutoff(self) -> str:
+        """The last session known, as text."""
+        return str(self.bars.calendar.times[-1])
+
+    @property
+    def data_key(self) -> str:
+        """Names the rows, whatever is done with them."""
+        return digest({"data": self.data_digest, "cutoff": self.cutoff})
+
+    @property
+    def label_key(self) -> str:
+        """Names the labels and segments that scores are about."""
+        spec = self.labels.spec
+        return digest({"horizons": spec.horizons, "delay": spec.delay, "plan": to_plain(self.plan)})
+
+    def rows_of(self, *names: str) -> Bools:
+        """Return which rows belong to the named segments, shape (R,)."""
+        return np.isin(self.segment, [SEGMENTS.index(name) for name in names])
+
+
+def load_bars(
+    workspace: Workspace, config: DataConfig
+) -> tuple[Bars, MarketStore, QualityReport, QualityPolicy]:
+    """Read the store as of the config's cutoff and leave out what the quality policy masks.
+
+    Raises
+    ------
+    SymbolError
+        When a symbol that was asked for is not in the store.
+    DataError
+        When nothing is left.
+    """
+    store = MarketStore.open(workspace.market)
+    frame = store.frame(symbols=chosen_symbols(store, config), end=_as_date(config.asof))
+    policy = QualityPolicy.resolve({**workspace.settings.get("quality", {}), **config.quality})
+    calendar = store.calendar()
+    report = check_bars(frame, calendar, store.meta.market, store.conflicts())
+    bars = store.to_bars(frame, exclude=apply_policy(report, policy))
+    if not len(bars):
+        raise DataError("no bar is left after the quality policy", "barcast data check")
+    if config.asof:
+        bars = bars.until(int(np.searchsorted(bars.calendar.times, np.datetime64(config.asof), "right")) - 1)
+    return bars, store, report, policy
+
+
+def load_market(workspace: Workspace, config: DataConfig) -> Market:
+    """Read bars, make labels and cut segments.
+
+    Raises
+    ------
+    UsageError
+        When a segment would be left without a label.
+    """
+    bars, store, report, policy = load_bars(workspace, config)
+    labels = forward_labels(bars, LabelSpec(horizons=config.horizons, delay=config.delay))
+    plan = make_plan(bars, config, labels.spec)
+    known_at = labels.last_known_at
+    segment = plan.assign(bars.session, known_at)
+    plan.require_rows(segment)
+    check_disjoint(bars.session, known_at, segment)
+    return Market(
+        config=config,
+        store_version=store.version,
+        bars=bars,
+        labels=labels,
+        plan=plan,
+        segment=segment,
+        volatility=trailing_volatility(bars, VOLATILITY_BARS),
+        quality=report,
+        policy=policy,
+        data_digest=bars.content_digest(),
+        small_universe=is_small(bars, plan),
+    )
+
+
+def make_plan(bars: Bars, config: DataConfig, spec: LabelSpec) -> SegmentPlan:
+    """Cut the calendar by the config's dates, or by shares."""
+    if config.segments:
+        fit, stop, weigh, route, test = config.segments
+        return SegmentPlan.by_dates(
+            bars.calendar, fit=fit, stop=stop, weigh=weigh, route=route, test=test,
+            label_sessions=spec.label_sessions,
+        )  # fmt: skip
+    return SegmentPlan.by_share(bars.calendar, config.shares, label_sessions=spec.label_sessions)
+
+
+def is_small(bars: Bars, plan: SegmentPlan) -> bool:
+    """Return whether the median session of `fit` has fewer symbols than session statistics need."""
+    last = plan.spans["fit"][1]
+    counts = np.bincount(bars.session[bars.session <= last], minlength=1)
+    return bool(np.median(counts[counts > 0]) < SMALL_UNIVERSE_SYMBOLS)
+
+
+def chosen_symbols(store: MarketStore, config: DataConfig) -> list[str] | None:
+    """Return the symbols to read, None for all."""
+    if not config.symbols and not config.limit:
+        return None
+    available = list(store.symbols())
+    wanted = list(config.symbols) or available
+    missing = sorted(set(wanted) - set(available))
+    if missing:
+        shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+        raise SymbolError(f"not in the store: {shown}", "`barcast data info --symbols` lists what there is")
+    return wanted[: config.limit] if config.limit else wanted
+
+
+def held_out(symbols: tuple[str, ...], fold: int) -> Bools:
+    """Return which symbols belong to fold ``fold`` of 20, by a hash of the name: the same everywhere."""
+    if fold < 0:
+        return np.zeros(len(symbols), bool)
+    names = [int.from_bytes(hashlib.blake2b(s.encode(), digest_size=4).digest()) for s in symbols]
+    return np.array([name % NUM_FOLDS == fold for name in names])
+
+
+def session_times(bars: Bars, session: np.ndarray) -> pl.Series:
+    """Return the times of calendar entries as the predictions table holds them; null for -1."""
+    times = bars.calendar.times.astype("datetime64[us]")[np.maximum(session, 0)]
+    return pl.Series(times).set(pl.Series(session < 0), None)
+
+
+def _as_date(text: str) -> date | None:
+    if not text:
+        return None
+    try:
+        return date.fromisoformat(text[:10])
+    except ValueError as error:
+        raise UsageError(f"`asof` is not a date: `{text}`", "--asof 2024-03-08") from error

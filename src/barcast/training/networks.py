@@ -1,0 +1,45 @@
+"""From arrays to a network on a device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from barcast.core.arrays import F32, I64
+from barcast.models.network import Sizes
+from barcast.models.registry import ModelEntry
+from barcast.training.checkpoint import load_tensors
+from barcast.windows.gather import Resident
+
+
+def build_network(
+    entry: ModelEntry, options: Any, num_inputs: int, num_symbols: int, num_horizons: int, device: str
+) -> nn.Module:
+    """Make an untrained network of the registered kind."""
+    network: nn.Module = entry.build(options, Sizes(num_inputs, num_symbols, num_horizons))
+    return network.to(device)
+
+
+def load_network(
+    entry: ModelEntry, options: Any, num_inputs: int, num_symbols: int, num_horizons: int, path: Any
+) -> nn.Module:
+    """Make the network and give it the weights of a run."""
+    network = build_network(entry, options, num_inputs, num_symbols, num_horizons, "cpu")
+    network.load_state_dict(load_tensors(path)[0])
+    return network.eval()
+
+
+def make_resident(
+    inputs: F32, symbol: I64, life_start: I64, target: F32, device: str, *, anchored: bool = False
+) -> Resident:
+    """Put everything a batch is gathered from onto the device, once."""
+    return Resident(
+        inputs=torch.from_numpy(np.ascontiguousarray(inputs)).to(device),
+        symbol=torch.from_numpy(np.ascontiguousarray(symbol)).to(device),
+        life_start=torch.from_numpy(np.ascontiguousarray(life_start)).to(device),
+        target=torch.from_numpy(np.ascontiguousarray(target)).to(device),
+        anchored=anchored,
+    )
