@@ -1,5 +1,6 @@
 """Fixtures every room shares."""
 
+import itertools
 import os
 from pathlib import Path
 
@@ -7,11 +8,11 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("POLARS_MAX_THREADS", "2")
 
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
+import numpy as np
+import pytest
 
-from barcast.core.bars import Bars  # noqa: E402
-from barcast.core.calendar import build_calendar, exchange_days  # noqa: E402
+from barcast.core.bars import Bars
+from barcast.core.calendar import build_calendar, exchange_days
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +27,7 @@ def real_data() -> Path:
 def make_bars(
     lengths=(300, 250, 120, 60, 30, 5), *, seed=0, holes=(), num_sessions=None, market="us", zero_volume=()
 ) -> Bars:
-    """Random-walk bars: symbol ``s`` has the last ``lengths[s]`` sessions; ``holes`` are (symbol, first, last)."""
+    """Random-walk bars: symbol s has the last lengths[s] sessions; holes are (symbol, first, last)."""
     rng = np.random.default_rng(seed)
     total = num_sessions or max(lengths)
     days = exchange_days("XNYS", np.datetime64("2015-01-02").item(), np.datetime64("2024-12-31").item())
@@ -41,7 +42,7 @@ def make_bars(
         offsets.append(offsets[-1] + len(own))
     rows = offsets[-1]
     close = np.empty(rows)
-    for start, stop in zip(offsets[:-1], offsets[1:], strict=True):
+    for start, stop in itertools.pairwise(offsets):
         close[start:stop] = 20 * np.exp(np.cumsum(rng.normal(0, 0.02, stop - start)))
     open_ = close * np.exp(rng.normal(0, 0.008, rows))
     high = np.maximum(open_, close) * np.exp(np.abs(rng.normal(0, 0.006, rows)))

@@ -13,7 +13,9 @@ from barcast.cli.app_options import JsonOption, QuietOption, WorkspaceOption, nu
 def train(
     model: Annotated[str, typer.Argument(help="lstm, ridge, lightgbm (`--list` tells more).")] = "lstm",
     workspace: WorkspaceOption = None,
-    config: Annotated[Path | None, typer.Option("--config", help="TOML file: [data] [train] [MODEL].")] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="TOML file: [data] [train] [MODEL].")
+    ] = None,
     features: Annotated[str | None, typer.Option(help="Feature set (`barcast features list`).")] = None,
     horizons: Annotated[
         str | None, typer.Option("--horizon", help="Sessions from entry to exit; several: 1,5,20.")
@@ -54,13 +56,22 @@ def train(
         bool, typer.Option("--open-test", help="Open the sealed test segment; every opening is counted.")
     ] = False,
     report: Annotated[bool, typer.Option(help="Write report.html.")] = True,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, train nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, train nothing.")
+    ] = False,
     list_models: Annotated[bool, typer.Option("--list", help="List the models.")] = False,
     json_output: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Train a model on the whole store, compare it with naive rows and ridge, write the report."""
-    from barcast.cli.show import echo_config, print_json, print_models
+    from barcast.cli.show import (
+        echo_config,
+        print_compared,
+        print_description,
+        print_forecasts,
+        print_json,
+        print_models,
+    )
     from barcast.core.memory import keep_freed_memory
     from barcast.core.progress import Progress
     from barcast.core.workspace import Workspace
@@ -84,7 +95,8 @@ def train(
     progress = Progress(enabled=not quiet)
     echo_config(resolved.plain(), progress)
     if dry_run:
-        print_json(describe(place, resolved)) if json_output else progress.note(str(describe(place, resolved)))
+        description = describe(place, resolved)
+        print_json(description) if json_output else print_description(description)
         return
     keep_freed_memory()
     result = train_and_report(
@@ -92,5 +104,7 @@ def train(
     )
     if json_output:
         print_json(result.plain())
-    else:
-        result.show()
+        return
+    print_compared(result.compared)
+    if result.forecasts:
+        print_forecasts(result.forecasts, limit=10)

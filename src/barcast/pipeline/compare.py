@@ -11,7 +11,7 @@ from barcast.core.config import digest
 from barcast.core.errors import RunError
 from barcast.core.predictions import read_predictions, write_predictions
 from barcast.core.progress import Progress
-from barcast.core.runs import RunFolder, list_runs
+from barcast.core.runs import RunFolder, list_runs, open_run
 from barcast.core.workspace import Workspace
 from barcast.evaluation import Comparison, Cost, Seals
 from barcast.evaluation import compare as compare_predictions
@@ -110,6 +110,18 @@ def compare_runs(
     for run in runs:
         run.write("comparison.json", [comparison.to_plain() for comparison in comparisons])
     return Compared(comparisons, table, tuple(run.name for run in runs), openings)
+
+
+def runs_to_compare(workspace: Workspace, names: Sequence[str]) -> list[RunFolder]:
+    """Find the named runs; without names, the newest finished run and all others of the same question."""
+    if names:
+        return [open_run(workspace, name) for name in names]
+    done = [run for run in list_runs(workspace) if run.is_done and not run.info.get("final")]
+    if not done:
+        raise RunError("no finished run in this workspace", "barcast train lstm")
+    newest = done[-1].info
+    question = (newest["data_key"], newest["label_key"])
+    return [run for run in done if (run.info["data_key"], run.info["label_key"]) == question]
 
 
 def _check_same_question(runs: Sequence[RunFolder]) -> None:

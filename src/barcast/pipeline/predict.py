@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from barcast.core.arrays import F64, I64, Bools
+from barcast.core.atomic import atomic_path
 from barcast.core.bars import Bars
 from barcast.core.errors import RunError, SymbolError
 from barcast.core.predictions import LIVE, conform, write_predictions
 from barcast.core.progress import Progress
-from barcast.core.runs import RunFolder, list_runs
+from barcast.core.runs import RunFolder, list_runs, open_run
 from barcast.core.workspace import Workspace
 from barcast.features import FeatureSet
 from barcast.labels import trailing_volatility
@@ -58,6 +61,45 @@ class Forecasts:
     table: pl.DataFrame
     reasons: pl.DataFrame
     warnings: tuple[str, ...]
+
+    def plain(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {
+            "run": self.run,
+            "asof": self.asof,
+            "for_session": self.for_session,
+            "forecasts": self.table.select(
+                "symbol", "horizon", "delay", "score", "y_hat", "sigma", "p_up", "route"
+            ).to_dicts(),
+            "without_forecast": self.reasons.to_dicts(),
+            "warnings": list(self.warnings),
+        }
+
+
+def newest_run(workspace: Workspace, name: str | None) -> RunFolder:
+    """Return the named run, or the newest finished evaluation.
+
+    Raises
+    ------
+    RunError
+        When there is none.
+    """
+    if name:
+        return open_run(workspace, name)
+    done = [run for run in list_runs(workspace) if run.is_done and not run.info.get("final")]
+    own = [run for run in done if run.info["model"] != "ridge"] or done
+    if not own:
+        raise RunError("no finished run in this workspace", "barcast train lstm")
+    return own[-1]
+
+
+def write_table(forecasts: Forecasts, path: Path) -> None:
+    """Write the whole table, as Parquet or CSV by the name's ending."""
+    with atomic_path(path) as temporary:
+        if path.suffix == ".parquet":
+            forecasts.table.write_parquet(temporary)
+        else:
+            forecasts.table.drop("quantiles").write_csv(temporary)
 
 
 def predict(

@@ -294,7 +294,7 @@ def refit(
     workspace: Workspace, parent: RunFolder, config: RunConfig, *, progress: Progress | None = None,
     market: Market | None = None, fresh: bool = False,
 ) -> RunFolder:  # fmt: skip
-    """Refit a finished run on every known label, with steps, penalties and maps as its evaluation chose.
+    """Refit a finished run on every known label, as its evaluation chose.
 
     The new run carries no scores of its own: nothing is left that could judge it. Its evidence is the parent's.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,11 @@ from barcast.core.progress import Progress
 from barcast.core.runs import RunFolder
 from barcast.core.workspace import Workspace
 from barcast.pipeline.compare import Compared, compare_runs
+from barcast.pipeline.data import import_sample
 from barcast.pipeline.market import load_market
-from barcast.pipeline.predict import Forecasts, predict
+from barcast.pipeline.predict import Forecasts, predict, serving_run
 from barcast.pipeline.report import write_run_report
-from barcast.pipeline.settings import RunConfig
+from barcast.pipeline.settings import RunConfig, from_run, resolve
 from barcast.pipeline.train import refit, train
 
 
@@ -99,3 +100,37 @@ def describe(workspace: Workspace, config: RunConfig) -> dict[str, Any]:
         },
         "labels": market.labels.counts(),
     }
+
+
+def report_again(
+    workspace: Workspace, run: RunFolder, *, open_test: bool = False, progress: Progress | None = None
+) -> Path:
+    """Compare a finished run again and write its report."""
+    progress = progress or Progress(enabled=False)
+    config = from_run(run.read("config.json"))
+    market = load_market(workspace, replace(config.data, asof=str(run.info["cutoff"])[:10]))
+    compared = compare_runs(workspace, [run], open_test=open_test, market=market, progress=progress)
+    forecasts = None
+    if serving_run(workspace, run).name != run.name:
+        forecasts = predict(
+            workspace, run, asof=str(run.info["cutoff"])[:10], allow_old=True, progress=progress
+        )
+    return write_run_report(workspace, run, compared, market, forecasts)
+
+
+def quickstart(
+    workspace: Workspace, *, fresh: bool = False, progress: Progress | None = None
+) -> TrainedAndCompared:
+    """Take the bundled sample from bars to a report: import, check, train, compare, refit, predict, write."""
+    progress = progress or Progress(enabled=False)
+    if not (workspace.market / "store.json").is_file():
+        progress.note("importing the sample: AAPL, FB, GOOG, IBM, MSFT, daily, as traded, with factors")
+        import_sample(workspace)
+    config = resolve(workspace, "lstm", QUICKSTART)
+    return train_and_report(
+        workspace, config, final=True, fresh=fresh, open_test=True, report=True, progress=progress
+    )
+
+
+#: Five symbols need a small network and small steps; everything else is the default.
+QUICKSTART = {"hidden_size": 32, "num_layers": 1, "batch_size": 1920, "stretch_length": 60, "epochs": 12}

@@ -1,0 +1,48 @@
+"""``barcast predict``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from barcast.cli.app_options import JsonOption, QuietOption, WorkspaceOption, words
+
+
+def predict(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="Run; none: the newest finished one.")
+    ] = None,
+    workspace: WorkspaceOption = None,
+    symbols: Annotated[str | None, typer.Option(help="Only these symbols, separated by commas.")] = None,
+    asof: Annotated[str | None, typer.Option(help="Last session that may be known: 2024-03-08.")] = None,
+    allow_old: Annotated[
+        bool, typer.Option("--allow-old", help="Predict with a model whose training data is over a year old.")
+    ] = False,
+    output: Annotated[Path | None, typer.Option(help="Write the whole table as CSV or Parquet.")] = None,
+    show_all: Annotated[bool, typer.Option("--all", help="Print every symbol.")] = False,
+    json_output: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Forecast every symbol from its newest bar."""
+    from barcast.cli.show import print_forecasts, print_json
+    from barcast.core.progress import Progress
+    from barcast.core.workspace import Workspace
+    from barcast.pipeline.predict import newest_run, predict, write_table
+
+    place = Workspace.find(workspace)
+    forecasts = predict(
+        place,
+        newest_run(place, name),
+        symbols=words(symbols) or (),
+        asof=asof or "",
+        allow_old=allow_old,
+        progress=Progress(enabled=not quiet),
+    )
+    if output:
+        write_table(forecasts, output)
+    if json_output:
+        print_json(forecasts.plain())
+    else:
+        print_forecasts(forecasts, limit=len(forecasts.table) if show_all else 10)
