@@ -53,7 +53,7 @@ def table(
 
 
 def market(num_sessions=120, num_symbols=40, *, seed=0, common=0.5):
-    """A hidden signal and returns that follow it a little, all symbols moving together: [sessions, symbols]."""
+    """A hidden signal and returns that follow it a little, [sessions, symbols]; symbols move together."""
     rng = np.random.default_rng(seed)
     signal = rng.normal(size=(num_sessions, num_symbols))
     together = common * rng.normal(size=(num_sessions, 1))

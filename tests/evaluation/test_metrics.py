@@ -11,6 +11,8 @@ from barcast.evaluation import metrics
 from barcast.evaluation.grouped import Groups, Sorted, auc_placements
 from tests.evaluation import references
 
+checked = settings(max_examples=60, deadline=None)
+
 
 @st.composite
 def panels(draw):
@@ -23,6 +25,7 @@ def panels(draw):
     return y, score, session
 
 
+@checked
 @given(panels())
 def test_session_scores_equal_the_slow_reference(panel):
     y, score, session = panel
@@ -33,6 +36,7 @@ def test_session_scores_equal_the_slow_reference(panel):
     np.testing.assert_allclose(metrics.session_auc(y, score, session, 5), slow, atol=1e-12)
 
 
+@checked
 @given(panels())
 def test_pooled_scores_equal_the_slow_reference(panel):
     y, score, _ = panel
@@ -42,6 +46,7 @@ def test_pooled_scores_equal_the_slow_reference(panel):
     assert vars(metrics.confusion(y, score)) == cells
 
 
+@checked
 @given(panels(), st.integers(2, 6))
 def test_decile_returns_equal_the_slow_reference(panel, num_bins):
     y, score, session = panel
@@ -49,6 +54,7 @@ def test_decile_returns_equal_the_slow_reference(panel, num_bins):
     np.testing.assert_allclose(metrics.decile_returns(y, score, session, 5, num_bins), slow, atol=1e-12)
 
 
+@checked
 @given(panels(), st.randoms())
 def test_order_of_rows_does_not_matter(panel, random):
     y, score, session = panel
@@ -60,6 +66,7 @@ def test_order_of_rows_does_not_matter(panel, random):
         )
 
 
+@checked
 @given(panels())
 def test_rank_scores_ignore_a_rising_map_and_turn_with_the_sign(panel):
     y, score, session = panel
@@ -69,6 +76,7 @@ def test_rank_scores_ignore_a_rising_map_and_turn_with_the_sign(panel):
     np.testing.assert_allclose(metrics.auc(y, -score), 1 - metrics.auc(y, score), atol=1e-12)
 
 
+@checked
 @given(panels())
 def test_placements_average_to_the_area_in_both_classes(panel):
     y, score, _ = panel
@@ -114,7 +122,14 @@ def test_rows_that_are_not_finite_are_left_out_and_none_at_all_is_nan():
     y, y_hat = np.array([0.01, np.nan, 0.03, 0.02]), np.array([0.02, 0.5, np.inf, 0.02])
     assert metrics.mae(y, y_hat) == pytest.approx(0.005)
     empty = np.full(4, np.nan)
-    for metric in (metrics.mae, metrics.rmse, metrics.r2, metrics.direction_accuracy, metrics.mcc, metrics.auc):
+    for metric in (
+        metrics.mae,
+        metrics.rmse,
+        metrics.r2,
+        metrics.direction_accuracy,
+        metrics.mcc,
+        metrics.auc,
+    ):
         assert math.isnan(metric(y, empty)), metric.__name__
     session = np.zeros(4, np.int32)
     assert np.isnan(metrics.rank_ic(y, empty, session, 1)).all()
@@ -185,7 +200,9 @@ def test_newey_west_equals_a_double_loop_and_shrinks_under_overlap():
         for i in range(len(series))
         for j in range(max(0, i - lag), min(len(series), i + lag + 1))
     )
-    assert metrics.newey_west_t(series, lag) == pytest.approx(series.mean() * len(series) / math.sqrt(variance))
+    assert metrics.newey_west_t(series, lag) == pytest.approx(
+        series.mean() * len(series) / math.sqrt(variance)
+    )
     assert abs(metrics.newey_west_t(series, 4)) < 0.6 * abs(metrics.newey_west_t(series, 0))
 
 
@@ -222,7 +239,7 @@ def test_probabilities_and_quantiles_in_closed_form():
     assert metrics.quantile_coverage(y, quantiles) == 0.5
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10**6))
 def test_the_right_quantile_has_the_lowest_pinball_loss(seed):
     y = np.random.default_rng(seed).normal(size=200)
@@ -239,4 +256,6 @@ def test_a_million_rows_take_well_under_a_second_a_model():
     y, score = rng.normal(size=1_000_000), rng.normal(size=1_000_000)
     start = time.perf_counter()
     assert np.isfinite(metrics.rank_ic(y, score, session, 400)).all()
-    assert time.perf_counter() - start < 3  # 0.15 s on a free core; a loop over sessions with scipy takes more
+    assert (
+        time.perf_counter() - start < 3
+    )  # 0.15 s on a free core; a loop over sessions with scipy takes more

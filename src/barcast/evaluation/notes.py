@@ -1,0 +1,123 @@
+"""What a reader must know before believing a table."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from barcast.evaluation.align import CommonRows
+from barcast.evaluation.results import Note, Said, Table
+from barcast.evaluation.settings import SMALL_UNIVERSE, Settings
+
+#: Share of variance above which a daily return forecast is more likely a leak than a discovery.
+SUSPICIOUS_R2 = 0.02
+_LOW_COVERAGE = 0.8
+_FEW_BLOCKS = 10
+
+
+def notes_on(rows: CommonRows, settings: Settings, table: Table) -> tuple[Note, ...]:
+    """Return the warnings and explanations of a comparison, leaks first."""
+    return (
+        *_leak_notes(rows, settings, table),
+        *_universe_notes(rows, settings),
+        *_coverage_notes(rows),
+        *_session_notes(table),
+        *_tradable_notes(rows),
+        *_sealed_notes(rows, settings),
+    )
+
+
+def _leak_notes(rows: CommonRows, settings: Settings, table: Table) -> list[Note]:
+    if not settings.daily or rows.segment == "fit":
+        return []
+    found = {row.model: row.scores["r2"].value for row in table.rows}
+    return [
+        Note(
+            "leak",
+            Said(
+                f"{model}: R² against zero of {value:.2%}. Forecasts of daily returns rarely pass 0.5 %; "
+                f"above {SUSPICIOUS_R2:.0%}, look for a leak first: run the audit.",
+                f"{model}：对零 R² 为 {value:.2%}。日收益率预测很少超过 0.5 %；超过 {SUSPICIOUS_R2:.0%} "
+                "时请先排查信息泄漏：运行审计。",
+            ),
+        )
+        for model, value in found.items()
+        if value > SUSPICIOUS_R2
+    ]
+
+
+def _universe_notes(rows: CommonRows, settings: Settings) -> list[Note]:
+    notes = []
+    typical = int(np.median(np.bincount(rows.session)))
+    if not settings.cross_sectional:
+        text = Said(
+            f"Small universe ({typical} symbols a session): IC and RankIC are left out below "
+            f"{SMALL_UNIVERSE}; R² against zero decides, AUC beside it.",
+            f"小样本空间（每个时点 {typical} 个标的）：少于 {SMALL_UNIVERSE} 个时不计算 IC 与 RankIC；"
+            "以对零 R² 判定，并列出 AUC。",
+        )
+        notes.append(Note("small_universe", text))
+    elif typical < SMALL_UNIVERSE:
+        text = Said(
+            f"Sessions hold {typical} symbols, fewer than {SMALL_UNIVERSE}: RankIC is noisy here; prefer the "
+            "time-series scores.",
+            f"每个时点只有 {typical} 个标的，少于 {SMALL_UNIVERSE}：RankIC 噪声很大，宜看时间序列指标。",
+        )
+        notes.append(Note("thin_sessions", text))
+    if settings.survivors_only:
+        text = Said(
+            "Survivors only: no symbol of this panel was ever delisted, which flatters every row.",
+            "仅含存续标的：样本中没有任何退市标的，所有结果都偏乐观。",
+        )
+        notes.append(Note("survivors_only", text))
+    return notes
+
+
+def _coverage_notes(rows: CommonRows) -> list[Note]:
+    notes = []
+    empty = ", ".join(sorted(name for name, covered in rows.coverage.items() if not covered))
+    if empty:
+        text = Said(f"Left out, no usable forecast: {empty}.", f"没有可用预测，未参与比较：{empty}。")
+        notes.append(Note("no_forecast", text))
+    share = len(rows) / rows.num_labelled
+    if share < _LOW_COVERAGE:
+        least = min(rows.names, key=lambda name: (rows.coverage[name], name))
+        said = f"{least} ({rows.coverage[least]:.1%})"
+        text = Said(
+            f"Only {share:.1%} of the labelled rows are covered by every model; {said} covers least.",
+            f"所有模型共同覆盖的样本只占有标签样本的 {share:.1%}；覆盖最少的是 {said}。",
+        )
+        notes.append(Note("coverage", text))
+    return notes
+
+
+def _session_notes(table: Table) -> list[Note]:
+    if table.num_blocks >= _FEW_BLOCKS:
+        return []
+    sessions, blocks = table.num_sessions, table.num_blocks
+    text = Said(
+        f"{sessions} sessions make only {blocks} blocks: intervals are rough, or missing.",
+        f"{sessions} 个交易时点只构成 {blocks} 块：区间粗略，或无法给出。",
+    )
+    return [Note("few_sessions", text)]
+
+
+def _tradable_notes(rows: CommonRows) -> list[Note]:
+    if rows.tradable.any():
+        return []
+    return [Note("untradable", Said("No row could be traded.", "没有任何一行可以成交。"))]
+
+
+def _sealed_notes(rows: CommonRows, settings: Settings) -> list[Note]:
+    if rows.segment != "test":
+        return []
+    if settings.openings is None:
+        text = Said(
+            "Nobody counted how often this test segment was looked at.", "没有记录这段测试集被查看过多少次。"
+        )
+    else:
+        times = "once" if settings.openings == 1 else f"{settings.openings} times"
+        text = Said(
+            f"The test segment was opened {times} for this data and label; each look devalues the next.",
+            f"该数据与标签的测试集已开启 {settings.openings} 次；每多看一次，其后的结果就更不可信。",
+        )
+    return [Note("sealed", text)]

@@ -1,0 +1,75 @@
+"""Names and numbers as people read them, in English and 简体中文."""
+
+from __future__ import annotations
+
+import math
+
+from barcast.evaluation.results import CONSTANT, Said, Score
+
+#: Column heads of the scores.
+METRIC_NAMES = {
+    "mae": Said("MAE", "MAE"),
+    "rmse": Said("RMSE", "RMSE"),
+    "r2": Said("R² vs zero", "对零 R²"),
+    "direction": Said("direction", "方向准确率"),
+    "mcc": Said("MCC", "MCC"),
+    "up_share": Said("says up", "看涨占比"),
+    "auc": Said("AUC", "AUC"),
+    "session_auc": Said("session AUC", "截面 AUC"),
+    "ic": Said("IC", "IC"),
+    "rank_ic": Said("RankIC", "RankIC"),
+    "icir": Said("ICIR", "ICIR"),
+    "rank_icir": Said("RankICIR", "RankICIR"),
+    "log_loss": Said("log loss", "对数损失"),
+    "brier": Said("Brier", "Brier"),
+    "pinball": Said("pinball", "分位数损失"),
+    "quantile_coverage": Said("inside quantiles", "分位区间覆盖"),
+}
+_PERCENT = {"r2": 3, "direction": 2, "up_share": 1, "quantile_coverage": 1}
+_DECIMALS = {"mae": 5, "rmse": 5, "pinball": 5, "log_loss": 4, "brier": 4, "icir": 2, "rank_icir": 2}
+NOTHING = "–"
+
+
+def number(metric: str, value: float, *, sign: bool = False) -> str:
+    """Return a score in its usual unit; an en dash where it is undefined."""
+    if not math.isfinite(value):
+        return NOTHING
+    plus = "+" if sign else ""
+    if metric in _PERCENT:
+        return f"{value:{plus}.{_PERCENT[metric]}%}"
+    return f"{value:{plus}.{_DECIMALS.get(metric, 4)}f}"
+
+
+def with_range(metric: str, score: Score, *, sign: bool = False) -> str:
+    """Return ``value [low, high]``, with ``± sd`` over seeds where there are several."""
+    value = number(metric, score.value, sign=sign)
+    if math.isfinite(score.seed_sd):
+        value += f" ± {number(metric, score.seed_sd)}"
+    if not math.isfinite(score.low):
+        return value
+    return f"{value} [{number(metric, score.low, sign=sign)}, {number(metric, score.high, sign=sign)}]"
+
+
+def cell(metric: str, score: Score | None) -> str:
+    """Return a table cell; a forecast that never varies has an en dash for its IC family."""
+    if score is None:
+        return NOTHING
+    mark = " *" if score.flag == CONSTANT and math.isfinite(score.value) else ""
+    return number(metric, score.value) + mark
+
+
+def seconds(value: float | None) -> str:
+    """Return a duration."""
+    if value is None:
+        return NOTHING
+    return f"{value:.2f} s" if value < 10 else f"{value:.0f} s" if value < 600 else f"{value / 60:.0f} min"
+
+
+def size(value: int | None) -> str:
+    """Return a size in decimal units."""
+    if value is None:
+        return NOTHING
+    for unit, bytes_each in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if value >= bytes_each:
+            return f"{value / bytes_each:.1f} {unit}"
+    return f"{value} B"
