@@ -5,7 +5,8 @@ import pytest
 
 from barcast.core.errors import UsageError
 from barcast.reports.data import Column, Comparison, ComparisonRow, SymbolScores, Text, from_json, to_json
-from tests.reports.demo import REPORTS, market_report, small_report
+from tests.reports.demo import market_report
+from tests.reports.variants import REPORTS, small_report
 
 COLUMN = Column(key="auc", title=Text.same("AUC"), format="score")
 

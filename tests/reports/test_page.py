@@ -7,19 +7,30 @@ from html.parser import HTMLParser
 from importlib.resources import files
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from barcast.reports import page
-from tests.reports.demo import HOSTILE, REPORTS, hostile_report, market_report, small_report
+from tests.reports.demo import market_report
+from tests.reports.variants import HOSTILE, REPORTS, hostile_report, small_report
 
 SOURCES = files("barcast.reports") / "templates"
 WORDS = json.loads((SOURCES / "words.json").read_text(encoding="utf-8"))
 #: Word families whose keys the page puts together from a name.
 FAMILIES = (
-    "section", "verdict", "segment", "use", "policy", "market", "basis", "frequency", "empty", "calibration", "table",
+    "section",
+    "verdict",
+    "segment",
+    "use",
+    "policy",
+    "market",
+    "basis",
+    "frequency",
+    "empty",
+    "calibration",
+    "table",
     "segments",
-)  # fmt: skip
+)
 
 
 class Elements(HTMLParser):
@@ -82,7 +93,9 @@ def test_hostile_text_never_becomes_markup():
     assert sum(tag == "script" for tag, _ in found.elements) == 4
     data = json.loads(found.raw["script"][1])
     assert data["run_id"] == HOSTILE and data["failures"][0]["symbol"] == HOSTILE
-    assert html.escape(HOSTILE) in page.render(hostile_report()).replace("&#34;", "&quot;").replace("&#39;", "&#x27;")
+    assert html.escape(HOSTILE) in page.render(hostile_report()).replace("&#34;", "&quot;").replace(
+        "&#39;", "&#x27;"
+    )
 
 
 def test_same_report_gives_the_same_page():
@@ -109,6 +122,7 @@ plain_values = st.one_of(
 )
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.lists(plain_values, max_size=40))
 def test_packed_columns_hold_the_same_values(values):
     column = json.loads(json.dumps(page.pack(values)))
@@ -121,7 +135,13 @@ def test_packed_columns_hold_the_same_values(values):
     assert found == values
 
 
-@given(st.recursive(st.none() | st.text() | st.integers(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
+@settings(max_examples=40, deadline=None)
+@given(
+    st.recursive(
+        st.none() | st.text() | st.integers(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    )
+)
 def test_embedded_json_cannot_end_its_script(value):
     text = page.embeddable_json(value)
     assert json.loads(text) == value
@@ -137,13 +157,19 @@ def test_payload_rounds_only_beyond_six_digits():
 
 def test_config_shows_every_leaf():
     text = page.render(market_report(40))
-    for leaf in ("<dt>training.max_seconds</dt><dd>null</dd>", "<dt>features.files</dt><dd>[]</dd>", "<dd>tech48</dd>"):
+    for leaf in (
+        "<dt>training.max_seconds</dt><dd>null</dd>",
+        "<dt>features.files</dt><dd>[]</dd>",
+        "<dd>tech48</dd>",
+    ):
         assert leaf in text
 
 
 def test_daily_sessions_are_trading_days_in_chinese():
     daily = market_report(40)
-    hourly = type(daily)(**{**vars(daily), "data": type(daily.data)(**{**vars(daily.data), "frequency": "1h"})})
+    hourly = type(daily)(
+        **{**vars(daily), "data": type(daily.data)(**{**vars(daily.data), "frequency": "1h"})}
+    )
     assert "交易日数" in page.render(daily) and "交易日数" not in page.render(hourly)
     assert "{session}" not in page.render(hourly)
 
@@ -157,7 +183,9 @@ def test_every_word_is_used_and_every_used_word_exists():
     text = sources()
     used = set(re.findall(r"""(?:\bt|title|say|label)\(\s*"([a-z_]+\.[a-z_0-9]+)\"""", text))
     used |= set(re.findall(r'"((?:table|axis|calibration|predictions|deciles|card)\.[a-z_]+)"', text))
-    used |= {f"{key}.{part}" for key in re.findall(r'figure\("([a-z]+)"\)', text) for part in ("title", "how")}
+    used |= {
+        f"{key}.{part}" for key in re.findall(r'figure\("([a-z]+)"\)', text) for part in ("title", "how")
+    }
     assert used - set(WORDS) == set()
     quoted = set(re.findall(r'"([a-z_]+\.[a-z_0-9]+)"', text))
     assert {key for key in set(WORDS) - used - quoted if key.split(".")[0] not in FAMILIES} == set()
@@ -168,9 +196,11 @@ def test_every_word_is_used_and_every_used_word_exists():
 def test_every_word_has_both_languages():
     for key, (english, chinese) in WORDS.items():
         assert english and chinese, key
-        assert set(re.findall(r"\{\w+\}", english)) == set(re.findall(r"\{\w+\}", chinese)) - {"{session}"}, key
+        assert set(re.findall(r"\{\w+\}", english)) == set(re.findall(r"\{\w+\}", chinese)) - {"{session}"}, (
+            key
+        )
         assert not re.search(r"[\u4e00-\u9fff]", english), key
-        assert chinese == english or re.search(r"[\u4e00-\u9fff]", chinese), key
+        assert chinese == english or re.search(r"[\u3000-\u303f\u4e00-\u9fff]", chinese), key
 
 
 def luminance(colour):
@@ -189,9 +219,22 @@ def test_text_is_readable_in_both_themes(theme):
     style = (SOURCES / "style.css").read_text(encoding="utf-8")
     block = style[style.index(theme) :].split("}")[0]
     tokens = dict(re.findall(r"--([a-z0-9-]+): (#[0-9a-f]{6})", block))
-    pairs = [(text, ground) for text in ("ink", "ink-2", "ink-3") for ground in ("bg", "surface", "surface-2")]
-    pairs += [("accent-ink", "surface"), ("accent-ink", "accent-soft"), ("ink-2", "amber-soft"), ("amber", "amber-soft")]
-    pairs += [("red", "surface"), ("green", "surface"), ("red", "red-soft"), ("amber", "surface"), ("ink-3", "accent-soft")]
+    pairs = [
+        (text, ground) for text in ("ink", "ink-2", "ink-3") for ground in ("bg", "surface", "surface-2")
+    ]
+    pairs += [
+        ("accent-ink", "surface"),
+        ("accent-ink", "accent-soft"),
+        ("ink-2", "amber-soft"),
+        ("amber", "amber-soft"),
+    ]
+    pairs += [
+        ("red", "surface"),
+        ("green", "surface"),
+        ("red", "red-soft"),
+        ("amber", "surface"),
+        ("ink-3", "accent-soft"),
+    ]
     for text, ground in pairs:
         assert contrast(tokens[text], tokens[ground]) >= 4.5, (text, ground)
     for drawn in ("accent", "reference", "naive", "red", "green"):

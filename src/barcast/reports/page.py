@@ -1,0 +1,168 @@
+"""Draw the report: one HTML file with its charts, style, script and data inside, and no way to the network.
+
+Text from a run enters the page in two ways only: escaped by Jinja2, or as JSON that the script writes through
+``textContent`` and canvas. The page's own content policy forbids every other script and every request.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from barcast.core.atomic import write_text
+from barcast.core.config import to_plain
+from barcast.reports.data import ReportData, finite
+
+#: Sections in reading order, as the navigation lists them.
+SECTIONS = (
+    "top", "comparison", "time", "meaning", "forecasts", "symbols", "training", "data", "segments",
+    "failures", "made",
+)  # fmt: skip
+SCRIPTS = ("1-base.js", "2-table.js", "3-chart.js", "4-figures.js", "5-sections.js", "6-main.js")
+#: Digits that survive on the page; exact values are in the run's own files.
+SIGNIFICANT_DIGITS = 6
+PREDICTION_FIELDS = ("symbol", "as_of", "for_session", "y_hat", "sigma", "p_up", "score", "rank", "note")
+
+
+def write_report(path: Path, data: ReportData) -> None:
+    """Write the page atomically as UTF-8.
+
+    Raises
+    ------
+    ResourceError
+        On a full disk or a missing permission.
+    """
+    write_text(path, render(data))
+
+
+def render(data: ReportData) -> str:
+    """Return the whole page as HTML."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("barcast.reports", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    environment.filters["plain"] = _plain_text
+    environment.filters["moment"] = _moment
+    echarts = _resource("vendor/echarts.common.min.js")
+    script = _script()
+    style = _resource("templates/style.css")
+    words = page_words(data)
+    return environment.get_template("page.html.j2").render(
+        data=data,
+        words=words,
+        sections=SECTIONS,
+        policy=content_policy([echarts, script], [style]),
+        style=Markup(style),
+        echarts=Markup(echarts),
+        script=Markup(script),
+        words_json=Markup(embeddable_json(words)),
+        data_json=Markup(embeddable_json(payload(data))),
+    )
+
+
+def content_policy(scripts: Sequence[str], styles: Sequence[str]) -> str:
+    """Return a Content-Security-Policy that allows exactly these inline texts and no request at all."""
+    return "; ".join(
+        [
+            "default-src 'none'",
+            f"script-src {' '.join(_source_hash(text) for text in scripts)}",
+            f"style-src {' '.join(_source_hash(text) for text in styles)}",
+            "img-src data: blob:",
+            "base-uri 'none'",
+            "form-action 'none'",
+        ]
+    )
+
+
+def embeddable_json(value: Any) -> str:
+    """Return JSON that cannot end the script element it stands in, whatever its strings hold."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    escapes: dict[str, str | int | None] = {
+        "<": "\\u003c",
+        ">": "\\u003e",
+        "&": "\\u0026",
+        "\u2028": "\\u2028",
+        "\u2029": "\\u2029",
+    }
+    return text.translate(str.maketrans(escapes))
+
+
+def payload(data: ReportData) -> dict[str, Any]:
+    """Return what the page's script reads: plain values, rounded, forecasts as packed columns."""
+    plain: dict[str, Any] = _rounded(finite(to_plain(data)))
+    for shown_by_template in ("config", "environment", "verdict"):
+        del plain[shown_by_template]
+    rows = plain["predictions"]
+    columns = {name: pack([row[name] for row in rows]) for name in PREDICTION_FIELDS}
+    return plain | {"predictions": {"length": len(rows), "columns": columns}}
+
+
+def page_words(data: ReportData) -> dict[str, list[str]]:
+    """Return every word of the page as [English, Chinese]; a daily session is a trading day in Chinese."""
+    session = "交易日" if data.data.frequency == "1d" else "时段"
+    words: dict[str, list[str]] = json.loads(_resource("templates/words.json"))
+    return {key: [en, zh.replace("{session}", session)] for key, (en, zh) in words.items()}
+
+
+def pack(values: Sequence[Any]) -> dict[str, Any]:
+    """Write a column short: one value for all, places in a list of few values, or each value.
+
+    Thousands of forecasts share their times and notes; a packed column holds those once.
+    """
+    distinct: dict[str, int] = {}
+    places = [distinct.setdefault(json.dumps(value, sort_keys=True), len(distinct)) for value in values]
+    if len(distinct) == 1:
+        return {"all": values[0]}
+    if len(distinct) * 4 <= len(values):
+        return {"of": [json.loads(text) for text in distinct], "at": places}
+    return {"each": list(values)}
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        short = float(f"{value:.{SIGNIFICANT_DIGITS}g}")
+        return int(short) if short.is_integer() and abs(short) < 2**53 else short
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    return value
+
+
+def _plain_text(value: Any) -> str:
+    """Show a config leaf as the TOML or JSON a person would type."""
+    return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
+
+
+def _moment(created: str) -> str:
+    """Show ``2025-09-05T18:21:07+08:00`` as a person would write it."""
+    try:
+        moment = datetime.fromisoformat(created)
+    except ValueError:
+        return created
+    return f"{moment:%Y-%m-%d %H:%M} {moment.tzname() or ''}".strip()
+
+
+def _script() -> str:
+    body = "\n".join(_resource(f"templates/js/{name}") for name in SCRIPTS)
+    return f'"use strict";\n(() => {{\n{body}\n}})();\n'
+
+
+def _resource(name: str) -> str:
+    return (files("barcast.reports") / name).read_text(encoding="utf-8")
+
+
+def _source_hash(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
