@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from barcast.cli.app_options import JsonOption, WorkspaceOption
 
 if TYPE_CHECKING:
     from barcast.features import FeatureSet
@@ -24,13 +25,8 @@ def list_features(
     name: Annotated[
         str | None, typer.Option("--set", help="One set, or several joined: tech48+my_features.")
     ] = None,
-    workspace: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="BARCAST_WORKSPACE", help="Folder whose barcast.toml lists files of your own features."
-        ),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """List the feature sets, or the features of one set with formula, warm-up and source."""
     from barcast.core.workspace import Workspace  # local: help must not wait for numpy

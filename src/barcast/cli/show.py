@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -10,6 +11,8 @@ import typer
 from barcast.core.progress import Progress
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from barcast.core.runs import RunFolder
     from barcast.pipeline.compare import Compared
     from barcast.pipeline.predict import Forecasts
@@ -48,10 +51,11 @@ def print_models(json_output: bool) -> None:
 
 def print_description(found: dict[str, Any]) -> None:
     """Print what a training would do."""
-    small = ", small universe" if found["small_universe"] else ""
     typer.echo(
-        f"{found['model']}: {found['symbols']} symbols, {found['bars']} bars, {found['sessions']} sessions{small}"
+        f"{found['model']}: {found['symbols']} symbols, {found['bars']} bars, {found['sessions']} sessions"
     )
+    if found["small_universe"]:
+        typer.echo("a small universe: scores through time instead of RankIC")
     rows = [
         (name, values["first"], values["last"], str(values["labelled_rows"]))
         for name, values in found["segments"].items()
@@ -64,10 +68,11 @@ def print_description(found: dict[str, Any]) -> None:
 
 def print_compared(compared: Compared, lang: str = "en") -> None:
     """Print every comparison with its verdict."""
-    from barcast.evaluation import comparison_text
+    from barcast.evaluation.render import to_rich
 
+    console = _console()
     for comparison in compared.comparisons:
-        typer.echo(comparison_text(comparison, lang=lang))
+        console.print(to_rich(comparison, "zh" if lang == "zh" else "en"))
 
 
 def print_forecasts(forecasts: Forecasts, limit: int) -> None:
@@ -105,25 +110,33 @@ def print_runs(runs: list[RunFolder]) -> None:
     for run in runs:
         info = run.info
         score = info.get("best_score")
+        shown = "-" if score is None else f"{score:.4f}"
+        created, cutoff = info["created"][:16].replace("T", " "), str(info.get("cutoff", ""))[:10]
         rows.append(
-            (run.name, info["status"], info["created"][:16].replace("T", " "), str(info.get("cutoff", ""))[:10],
-             "-" if score is None else f"{score:.4f}", f"{info.get('total_seconds', 0):.0f} s")
-        )  # fmt: skip
+            (run.name, info["status"], created, cutoff, shown, f"{info.get('total_seconds', 0):.0f} s")
+        )
     columns = ("run", "status", "created (UTC)", "data up to", "stop score", "time")
     table("Runs", [(c, "left" if i < 4 else "right") for i, c in enumerate(columns)], rows)
 
 
-def table(title: str, columns: list[tuple[str, str]], rows: list[tuple[str, ...]]) -> None:
+def table(title: str, columns: list[tuple[str, str]], rows: Sequence[tuple[Any, ...]]) -> None:
     """Print a table; plain text when stdout is not a terminal."""
-    from rich.console import Console
     from rich.table import Table
 
     drawn = Table(title=title, title_justify="left", header_style="bold")
     for name, justify in columns:
         drawn.add_column(name, justify=justify)  # type: ignore[arg-type]
     for row in rows:
-        drawn.add_row(*row)
-    Console(soft_wrap=False).print(drawn)
+        drawn.add_row(*map(str, row))
+    _console().print(drawn)
+
+
+def _console() -> Console:
+    """Return a console; a pipe has no width of its own, and tables want room."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=140)
 
 
 def _short(value: Any) -> str:

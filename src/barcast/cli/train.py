@@ -83,12 +83,12 @@ def train(
         return
     flags: dict[str, Any] = {
         "features": features, "horizons": numbers(horizons, "--horizon"), "delay": delay,
-        "segments": words(segments), "symbols": words(symbols), "limit": limit, "asof": asof, "target": target,
-        "look_back_window": look_back_window, "epochs": epochs, "batch_size": batch_size, "lr": lr,
-        "weight_decay": weight_decay, "hidden_size": hidden_size, "num_layers": num_layers,
-        "stock_embedding_dim": stock_embedding_dim, "dropout": dropout,
-        "gradient_accumulation_steps": gradient_accumulation_steps, "amp": amp, "device": device, "seed": seed,
-        "hold_out_fold": hold_out_fold,
+        "segments": words(segments), "symbols": words(symbols), "limit": limit, "asof": asof,
+        "target": target, "look_back_window": look_back_window, "epochs": epochs,
+        "batch_size": batch_size, "lr": lr, "weight_decay": weight_decay, "hidden_size": hidden_size,
+        "num_layers": num_layers, "stock_embedding_dim": stock_embedding_dim, "dropout": dropout,
+        "gradient_accumulation_steps": gradient_accumulation_steps, "amp": amp, "device": device,
+        "seed": seed, "hold_out_fold": hold_out_fold,
     }  # fmt: skip
     place = Workspace.find(workspace)
     resolved = resolve(place, model, flags, config)

@@ -13,8 +13,11 @@ from barcast.core.predictions import read_predictions, write_predictions
 from barcast.core.progress import Progress
 from barcast.core.runs import RunFolder, list_runs, open_run
 from barcast.core.workspace import Workspace
-from barcast.evaluation import Comparison, Cost, Seals
-from barcast.evaluation import compare as compare_predictions
+from barcast.evaluation.align import CommonRows, align
+from barcast.evaluation.compare import compare_rows
+from barcast.evaluation.results import Comparison, Cost
+from barcast.evaluation.sealed import FILE_NAME, TestSeal
+from barcast.evaluation.settings import Settings
 from barcast.models.registry import model_entries
 from barcast.pipeline.forecast import base_rows, naive_rows
 from barcast.pipeline.market import Market, load_market
@@ -33,15 +36,15 @@ class Compared:
     ----------
     comparisons : tuple of Comparison
         `route`, and `test` where it was opened; one a horizon.
-    predictions : pl.DataFrame
-        Every model's rows with outcomes as far as they may be seen.
+    rows : tuple of CommonRows
+        What each of them was made from.
     runs : tuple of str
     openings : int
         How often the test segment of this data and label was opened in the workspace.
     """
 
     comparisons: tuple[Comparison, ...]
-    predictions: pl.DataFrame
+    rows: tuple[CommonRows, ...]
     runs: tuple[str, ...]
     openings: int
 
@@ -83,33 +86,31 @@ def compare_runs(
     everyone = [*runs, *_reference(workspace, runs, market, progress)]
     frames = [read_predictions(run.predictions) for run in everyone]
     table = pl.concat([_naive(workspace, market, progress), *frames])
-    seals = Seals(workspace.root)
+    seal = TestSeal(workspace.root / FILE_NAME)
     names = list(segments)
     if open_test:
-        openings = seals.open(market.data_key, market.label_key, run=runs[0].name)
+        openings = seal.open(market.data_key, market.label_key, run=runs[0].name).count
         table = _with_outcomes(table, market)
         names.append("test")
     else:
-        openings = seals.count(market.data_key, market.label_key)
-    costs = {run.info["model"]: _cost(run) for run in everyone}
-    comparisons = tuple(
-        compare_predictions(
-            table,
-            segment=name,
-            horizon=horizon,
-            cross_sectional=not market.small_universe,
-            reference=REFERENCE,
-            costs=costs,
-            openings=openings,
-            daily=market.bars.calendar.is_daily,
-            survivors_only=market.quality.survivors_only,
-        )
+        openings = seal.count(market.data_key, market.label_key)
+    settings = Settings(
+        cross_sectional=not market.small_universe,
+        reference=REFERENCE,
+        costs={run.name: _cost(run) for run in everyone},
+        openings=openings,
+        daily=market.bars.calendar.is_daily,
+        survivors_only=market.quality.survivors_only,
+    )
+    rows = tuple(
+        align(table, segment=name, horizon=horizon)
         for name in names
         for horizon in market.labels.spec.horizons
     )
+    comparisons = tuple(compare_rows(part, settings) for part in rows)
     for run in runs:
         run.write("comparison.json", [comparison.to_plain() for comparison in comparisons])
-    return Compared(comparisons, table, tuple(run.name for run in runs), openings)
+    return Compared(comparisons, rows, tuple(run.name for run in runs), openings)
 
 
 def runs_to_compare(workspace: Workspace, names: Sequence[str]) -> list[RunFolder]:
@@ -154,9 +155,10 @@ def _reference(
     for run in list_runs(workspace):
         info = run.info
         same = (info.get("data_key"), info.get("label_key")) == keys and info.get("model") == REFERENCE
-        if same and run.is_done and not info.get("final"):
-            if run.read("config.json")["data"]["features"] == market.config.features:
-                return [run]
+        if not same or not run.is_done or info.get("final"):
+            continue
+        if run.read("config.json")["data"]["features"] == market.config.features:
+            return [run]
     progress.note(f"training {REFERENCE}, the row to beat")
     config = replace(resolve(workspace, REFERENCE), data=market.config)
     if _is_window_normalised(workspace, market):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from barcast.core.bars import Bars
 from barcast.core.errors import UsageError
 from barcast.core.workspace import Workspace
 from barcast.evaluation.metrics import rank_ic
-from barcast.features import FeatureSet, Panel, build_panel, feature_set, load_user_features
+from barcast.features import FeatureSet, Panel, build_panel, feature_set, user_feature_sets
 from barcast.labels import TargetSpec, build_target
 from barcast.pipeline.market import Market, held_out
 from barcast.windows.index import MIN_BARS, own_bars
@@ -151,10 +150,7 @@ def make_panel(
 
 def resolve_features(workspace: Workspace, name: str) -> FeatureSet:
     """Return a built-in set or one of the user's own (``[features] files`` in ``barcast.toml``)."""
-    files = workspace.settings.get("features", {}).get("files", [])
-    if files:
-        load_user_features([Path(workspace.root / file) for file in files])
-    return feature_set(name)
+    return feature_set(name, user_feature_sets(workspace))
 
 
 def make_target(market: Market) -> tuple[F32, str]:

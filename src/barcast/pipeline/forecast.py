@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from barcast.core.arrays import F64, I64
+from barcast.core.arrays import F64, I32, I64
 from barcast.core.predictions import SEGMENTS, conform
 from barcast.models.naive import NaiveForecast
 from barcast.pipeline.market import Market, session_times
@@ -38,23 +38,23 @@ class ScoreMap:
 
 
 def fit_score_map(
-    score: F64, y: F64, volatility: F64, horizon: int, *, slope: float | None = None
+    score: F64, y: F64, volatility: F64, session: I32, horizon: int, *, slope: float | None = None
 ) -> ScoreMap:
-    """Fit on rows of `weigh` (n,): least squares through the origin; a negative slope counts as none.
+    """Fit on rows of `weigh` (n,): least squares through the origin, shrunk by what its own error allows.
 
     Parameters
     ----------
     score, y, volatility : F64, shape (n,)
         NaN rows are left out.
+    session : I32, shape (n,)
+        Decision sessions; errors of one block of sessions are taken to move together.
     slope : float, optional
         Given for forecasts that state a return themselves (1.0): only the width is fitted.
     """
     known = np.isfinite(score) & np.isfinite(y)
-    score, y, volatility = score[known], y[known], volatility[known]
+    score, y, volatility, session = score[known], y[known], volatility[known], session[known]
     if slope is None:
-        square = float(np.square(score).sum())
-        # A slope below zero says "the opposite of what it learned", on a few months: noise, so no opinion.
-        slope = max(float((score * y).sum()) / square, 0.0) if square > 0 else 0.0
+        slope = shrunken_slope(score, y, session // (2 * horizon))
     own = np.isfinite(volatility) & (volatility > 0)
     typical = float(np.median(volatility[own])) if own.any() else float(np.std(y) or 0.01) / np.sqrt(horizon)
     scale = np.where(own, volatility, typical) * np.sqrt(horizon)
@@ -63,6 +63,24 @@ def fit_score_map(
     border = np.quantile(np.abs(ratio), 0.999) if len(ratio) else 1.0
     width = float(np.sqrt(np.square(np.clip(ratio, -border, border)).mean())) if len(ratio) else 1.0
     return ScoreMap(horizon=horizon, slope=float(slope), width=width or 1.0, volatility=typical)
+
+
+def shrunken_slope(score: F64, y: F64, block: I32) -> float:
+    """Return the slope through the origin times ``max(0, 1 - se^2 / slope^2)`` (positive-part James-Stein).
+
+    The standard error takes rows of one block as one observation (Liang and Zeger 1986). A slope that a few
+    months cannot tell from zero becomes zero, and one below zero says "the opposite of what it learned":
+    noise, so no opinion.
+    """
+    square = float(np.square(score).sum())
+    if square <= 0:
+        return 0.0
+    slope = float((score * y).sum()) / square
+    if slope <= 0:
+        return 0.0
+    by_block = np.bincount(block - block.min(), weights=score * (y - slope * score))
+    variance = float(np.square(by_block).sum()) / square**2
+    return slope * max(0.0, 1.0 - variance / slope**2)
 
 
 def prediction_rows(
@@ -141,7 +159,7 @@ def base_rows(market: Market, rows: I64, h: int, *, opened: bool = False) -> pl.
 
 def naive_rows(market: Market, rows: I64, name: str, rule: object) -> pl.DataFrame:
     """Make the rows of one naive rule, its map fitted on `weigh` like a model's."""
-    weigh = market.rows_of("weigh")
+    weigh = np.flatnonzero(market.rows_of("weigh"))
     scores = np.full((len(rows), len(market.labels.spec.horizons)), np.nan)
     stated: F64 | None = None
     maps = []
@@ -149,15 +167,9 @@ def naive_rows(market: Market, rows: I64, name: str, rule: object) -> pl.DataFra
         forecast: NaiveForecast = rule(market.bars, horizon)  # type: ignore[operator]
         scores[:, h] = forecast.score[rows]
         slope = None if forecast.y_hat is None else 1.0
-        maps.append(
-            fit_score_map(
-                forecast.score[weigh],
-                market.labels.y[weigh, h],
-                market.volatility[weigh],
-                horizon,
-                slope=slope,
-            )
-        )
+        y, volatility = market.labels.y[weigh, h], market.volatility[weigh]
+        sessions = market.bars.session[weigh]
+        maps.append(fit_score_map(forecast.score[weigh], y, volatility, sessions, horizon, slope=slope))
         if forecast.y_hat is not None:
             stated = np.full_like(scores, np.nan) if stated is None else stated
             stated[:, h] = forecast.y_hat[rows]

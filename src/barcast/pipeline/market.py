@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 
@@ -19,7 +20,7 @@ from barcast.labels import Labels, LabelSpec, forward_labels, trailing_volatilit
 from barcast.pipeline.settings import DataConfig
 from barcast.quality import QualityPolicy, QualityReport, apply_policy, check_bars
 from barcast.splits import SegmentPlan, check_disjoint
-from barcast.store import MarketStore
+from barcast.store import MarketStore, to_bars
 from barcast.windows.normalise import SMALL_UNIVERSE_SYMBOLS
 
 #: Own bars in the volatility that scales `sigma`.
@@ -45,6 +46,8 @@ class Market:
         Trailing volatility a bar, a fraction; NaN below 10 returns.
     quality : QualityReport
         What was found.
+    basis : tuple of str
+        Bases that occur: ``raw``, ``split``, ``adjusted``.
     data_digest : str
         Hash of every row.
     small_universe : bool
@@ -60,6 +63,7 @@ class Market:
     volatility: F64
     quality: QualityReport
     policy: QualityPolicy
+    basis: tuple[str, ...]
     data_digest: str
     small_universe: bool
 
@@ -84,9 +88,18 @@ class Market:
         return np.isin(self.segment, [SEGMENTS.index(name) for name in names])
 
 
-def load_bars(
-    workspace: Workspace, config: DataConfig
-) -> tuple[Bars, MarketStore, QualityReport, QualityPolicy]:
+@dataclass(frozen=True)
+class CheckedBars:
+    """Adjusted bars without the rows that the quality policy masks, and what was found."""
+
+    bars: Bars
+    store_version: int
+    basis: tuple[str, ...]
+    quality: QualityReport
+    policy: QualityPolicy
+
+
+def load_bars(workspace: Workspace, config: DataConfig) -> CheckedBars:
     """Read the store as of the config's cutoff and leave out what the quality policy masks.
 
     Raises
@@ -97,16 +110,25 @@ def load_bars(
         When nothing is left.
     """
     store = MarketStore.open(workspace.market)
-    frame = store.frame(symbols=chosen_symbols(store, config), end=_as_date(config.asof))
-    policy = QualityPolicy.resolve({**workspace.settings.get("quality", {}), **config.quality})
-    calendar = store.calendar()
+    until = _as_date(config.asof)
+    frame = store.frame(symbols=chosen_symbols(store, config), end=until)
+    calendar = store.calendar(until=until)
+    policy = quality_policy(workspace, config.quality)
     report = check_bars(frame, calendar, store.meta.market, store.conflicts())
-    bars = store.to_bars(frame, exclude=apply_policy(report, policy))
-    if not len(bars):
-        raise DataError("no bar is left after the quality policy", "barcast data check")
-    if config.asof:
-        bars = bars.until(int(np.searchsorted(bars.calendar.times, np.datetime64(config.asof), "right")) - 1)
-    return bars, store, report, policy
+    masked = apply_policy(report, policy)
+    if len(masked):
+        frame = frame.join(masked, on=["symbol", "time"], how="anti", maintain_order="left")
+    if not len(frame):
+        raise DataError("no bar is left to work with", "barcast data check, barcast data info")
+    bars = to_bars(frame, calendar, store.meta.market, store.status())
+    basis = tuple(frame["basis"].unique().sort().to_list())
+    return CheckedBars(bars, store.version, basis, report, policy)
+
+
+def quality_policy(workspace: Workspace, choices: Mapping[str, str]) -> QualityPolicy:
+    """Merge the workspace's ``[quality]`` table with a run's own choices, which win."""
+    flags = [f"{kind}={choice}" for kind, choice in choices.items()]
+    return QualityPolicy.from_settings(workspace.settings.get("quality", {}), flags)
 
 
 def load_market(workspace: Workspace, config: DataConfig) -> Market:
@@ -117,7 +139,8 @@ def load_market(workspace: Workspace, config: DataConfig) -> Market:
     UsageError
         When a segment would be left without a label.
     """
-    bars, store, report, policy = load_bars(workspace, config)
+    found = load_bars(workspace, config)
+    bars = found.bars
     labels = forward_labels(bars, LabelSpec(horizons=config.horizons, delay=config.delay))
     plan = make_plan(bars, config, labels.spec)
     known_at = labels.last_known_at
@@ -126,14 +149,15 @@ def load_market(workspace: Workspace, config: DataConfig) -> Market:
     check_disjoint(bars.session, known_at, segment)
     return Market(
         config=config,
-        store_version=store.version,
+        store_version=found.store_version,
         bars=bars,
         labels=labels,
         plan=plan,
         segment=segment,
         volatility=trailing_volatility(bars, VOLATILITY_BARS),
-        quality=report,
-        policy=policy,
+        quality=found.quality,
+        policy=found.policy,
+        basis=found.basis,
         data_digest=bars.content_digest(),
         small_universe=is_small(bars, plan),
     )

@@ -167,7 +167,7 @@ def _all_bars(workspace: Workspace, config: RunConfig, asof: str) -> Bars:
     wanted = config.data.symbols or config.data.limit
     if wanted:
         config = replace(config, data=replace(config.data, symbols=(), limit=0))
-    return load_bars(workspace, replace(config.data, asof=asof))[0]
+    return load_bars(workspace, replace(config.data, asof=asof)).bars
 
 
 def _age_warnings(run: RunFolder, bars: Bars, allow_old: bool) -> tuple[str, ...]:

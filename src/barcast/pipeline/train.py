@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from barcast.core.atomic import write_text
 from barcast.core.config import from_plain, to_plain
 from barcast.core.errors import RunError
 from barcast.core.predictions import SEGMENTS, write_predictions
@@ -33,11 +34,11 @@ class Trained:
     ----------
     run : RunFolder
     market : Market
-        Kept so that the comparison needs no second reading; None when the run was there already.
+        Kept so that the comparison needs no second reading.
     """
 
     run: RunFolder
-    market: Market | None
+    market: Market
 
 
 def train(
@@ -209,7 +210,11 @@ def _calibrate_and_predict(
     weigh = market.segment[rows] == SEGMENTS.index("weigh")
     maps = tuple(
         fit_score_map(
-            scores[weigh, h], market.labels.y[rows[weigh], h], market.volatility[rows[weigh]], horizon
+            scores[weigh, h],
+            market.labels.y[rows[weigh], h],
+            market.volatility[rows[weigh]],
+            market.bars.session[rows[weigh]],
+            horizon,
         )
         for h, horizon in enumerate(market.labels.spec.horizons)
     )
@@ -224,7 +229,7 @@ def _finish(
     marks: tuple[float, float, float, float],
 ) -> None:  # fmt: skip
     save_state(run, dataset, maps)
-    run.write("quality.json", dataset.market.quality.to_plain())
+    write_text(run.path / "quality.json", dataset.market.quality.to_json())
     run.write("failures.json", failures(dataset))
     started, prepared, trained, done = marks
     run.update(
@@ -294,9 +299,10 @@ def refit(
     workspace: Workspace, parent: RunFolder, config: RunConfig, *, progress: Progress | None = None,
     market: Market | None = None, fresh: bool = False,
 ) -> RunFolder:  # fmt: skip
-    """Refit a finished run on every known label, as its evaluation chose.
+    """Refit a finished run on every known label.
 
-    The new run carries no scores of its own: nothing is left that could judge it. Its evidence is the parent's.
+    Steps, penalties and score maps stay as the evaluation chose them. The new run carries no scores of its
+    own: nothing is left that could judge it. Its evidence is the parent's.
 
     Raises
     ------

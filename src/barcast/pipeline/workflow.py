@@ -64,18 +64,15 @@ def train_and_report(
     """Train, compare with naive rows and ridge, optionally refit on everything known, write the report."""
     progress = progress or Progress(enabled=False)
     trained = train(workspace, config, fresh=fresh, progress=progress)
-    compared = compare_runs(
-        workspace, [trained.run], open_test=open_test, market=trained.market, progress=progress
-    )
+    market = trained.market
+    compared = compare_runs(workspace, [trained.run], open_test=open_test, market=market, progress=progress)
     refitted = forecasts = None
     if final:
-        refitted = refit(
-            workspace, trained.run, config, market=trained.market, fresh=fresh, progress=progress
-        )
+        refitted = refit(workspace, trained.run, config, market=market, fresh=fresh, progress=progress)
         forecasts = predict(workspace, refitted, asof=config.data.asof, progress=progress)
     path = None
     if report:
-        path = write_run_report(workspace, trained.run, compared, trained.market, forecasts)
+        path = write_run_report(workspace, trained.run, compared, market, forecasts)
         progress.note(f"report: {path}")
     return TrainedAndCompared(trained.run, compared, path, refitted, forecasts)
 

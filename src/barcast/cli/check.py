@@ -1,0 +1,48 @@
+"""``barcast data check``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from barcast.cli.app_options import JsonOption, WorkspaceOption, words
+
+
+def check(
+    workspace: WorkspaceOption = None,
+    symbols: Annotated[str | None, typer.Option(help="Only these symbols, separated by commas.")] = None,
+    policy: Annotated[
+        list[str] | None, typer.Option("--policy", help="KIND=refuse|mask|accept; may be given several times.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Write every finding as CSV.")] = None,
+    lang: Annotated[str, typer.Option(help="en or zh.")] = "en",
+    json_output: JsonOption = False,
+) -> None:
+    """Name what is wrong with the stored bars, with offending rows, and what will be done about it."""
+    from barcast.core.atomic import atomic_path
+    from barcast.core.workspace import Workspace
+    from barcast.pipeline.check import check_store
+    from barcast.quality import apply_policy, report_lines
+
+    choices = dict(_pair(text) for text in policy or [])
+    report, chosen = check_store(Workspace.find(workspace), words(symbols) or (), choices)
+    if output:
+        with atomic_path(output) as temporary:
+            report.findings.write_csv(temporary)
+    if json_output:
+        typer.echo(report.to_json())
+    else:
+        for line in report_lines(report, chosen, "zh" if lang == "zh" else "en"):
+            typer.echo(line)
+    apply_policy(report, chosen)  # a kind whose policy is `refuse` ends the command with its rows
+
+
+def _pair(text: str) -> tuple[str, str]:
+    from barcast.core.errors import UsageError
+
+    kind, sign, choice = text.partition("=")
+    if not sign:
+        raise UsageError(f"--policy {text}: expected KIND=CHOICE", "for example --policy zero_volume=mask")
+    return kind.strip(), choice.strip()

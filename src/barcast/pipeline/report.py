@@ -1,0 +1,447 @@
+"""``report.html``: a run's facts put into the page's words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+from barcast.core.runs import RunFolder
+from barcast.core.workspace import Workspace
+from barcast.evaluation.align import CommonRows
+from barcast.evaluation.results import (
+    ABSENT,
+    BETTER,
+    CONSTANT,
+    FEW_SESSIONS,
+    NAIVE,
+    ONE_CLASS,
+    REFERENCE,
+    SAME,
+    UNKNOWN,
+    WORSE,
+    Comparison,
+    Row,
+    Said,
+    Score,
+    Table,
+)
+from barcast.evaluation.series import ModelSeries, model_series
+from barcast.evaluation.sums import METRICS
+from barcast.evaluation.words import METRIC_NAMES, number
+from barcast.pipeline.compare import Compared
+from barcast.pipeline.market import Market
+from barcast.pipeline.predict import Forecasts
+from barcast.quality import KINDS
+from barcast.reports import data as page
+from barcast.reports.data import Text
+from barcast.reports.page import write_report
+
+_PERCENT = {"r2", "direction", "up_share", "quantile_coverage"}
+_RETURNS = {"mae", "rmse", "pinball"}
+_REASONS = {
+    CONSTANT: Text("undefined: the forecast never varies", "无定义：预测值不变"),
+    ONE_CLASS: Text("undefined: every outcome has the same sign", "无定义：所有结果同号"),
+    FEW_SESSIONS: Text("too few sessions", "交易日太少"),
+    ABSENT: Text("not given by this model", "该模型不提供"),
+}
+#: Notes that the page itself shows from other facts.
+_SAID_BY_THE_PAGE = {"survivors_only", "small_universe"}
+_LOWER = {"mae", "rmse", "log_loss", "brier", "pinball"}
+_NEUTRAL = {
+    "rank_ic": 0.0,
+    "ic": 0.0,
+    "r2": 0.0,
+    "mcc": 0.0,
+    "auc": 0.5,
+    "session_auc": 0.5,
+    "direction": 0.5,
+}
+
+
+def write_run_report(
+    workspace: Workspace, run: RunFolder, compared: Compared, market: Market, forecasts: Forecasts | None
+) -> Path:
+    """Write ``report.html`` into the run's folder and return its path."""
+    data = report_data(run, compared, market, forecasts)
+    path = run.path / "report.html"
+    write_report(path, data)
+    return path
+
+
+def report_data(
+    run: RunFolder, compared: Compared, market: Market, forecasts: Forecasts | None
+) -> page.ReportData:
+    """Collect everything the page shows."""
+    info, state = run.info, run.read("state.json")
+    chosen = compared.comparisons[-1]
+    rows = compared.rows[-1]
+    name = _name_in(rows, run.name)
+    series = model_series(rows, name, cross_sectional=chosen.cross_sectional)
+    return page.ReportData(
+        title=_title(info["model"], market),
+        run_id=run.name,
+        model=info["model"],
+        created=info["created"],
+        command=info["command"],
+        version=version("barcast"),
+        horizon=chosen.horizon,
+        delay=chosen.delay,
+        small_universe=market.small_universe,
+        test_openings=compared.openings,
+        interval_note=_interval_note(chosen),
+        data=_data_summary(market, info),
+        verdict=_verdict(chosen),
+        headline=_headline(chosen, name),
+        comparisons=tuple(_comparisons(compared, name)),
+        monthly=tuple(_monthly(series, chosen)),
+        deciles=_deciles(series, chosen),
+        calibration=_calibration(series, chosen),
+        predictions=tuple(_predictions(forecasts)) if forecasts else (),
+        symbols=_symbol_scores(series, chosen),
+        loss=_loss(run, market, info),
+        segments=tuple(_segments(market, state, compared.openings)),
+        failures=tuple(_failures(run)),
+        warnings=tuple(_say(note.text) for note in chosen.notes if note.kind not in _SAID_BY_THE_PAGE)
+        + tuple(Text.same(w) for w in (forecasts.warnings if forecasts else ())),
+        config=run.read("config.json"),
+        environment=run.read("environment.json"),
+        empty=_empty(forecasts),
+    )
+
+
+def _name_in(rows: CommonRows, run: str) -> str:
+    """Return what the tables call this run: its model's name, or ``model [run]`` where there are several."""
+    return next(forecast.name for forecast in rows.forecasts if forecast.run == run)
+
+
+def _title(model: str, market: Market) -> Text:
+    names = {"cn": "中国 A 股", "us": "美股", "crypto": "加密货币", "other": "市场"}
+    symbols = market.bars.num_symbols
+    return Text(
+        f"{model} on {symbols:,} {market.bars.market} symbols",
+        f"{model}：{names.get(market.bars.market, market.bars.market)} {symbols:,} 个标的",
+    )
+
+
+def _say(said: Said) -> Text:
+    return Text(said.en, said.zh)
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def _interval_note(comparison: Comparison) -> Text:
+    block, level = comparison.all_rows.block_length, comparison.level
+    return Text(
+        f"{level:.0%} intervals from blocks of {block} sessions",
+        f"{level:.0%} 区间，按每块 {block} 个时点重抽样",
+    )
+
+
+_OUTCOMES = {
+    BETTER: Text("better than {}", "优于 {}"),
+    WORSE: Text("worse than {}", "劣于 {}"),
+    SAME: Text("not distinguishable from {}", "与 {} 无法区分"),
+    UNKNOWN: Text("not yet comparable with {}", "尚无法与 {} 比较"),
+}
+
+
+def _verdict(comparison: Comparison) -> page.Verdict:
+    """Say the outcome in one line, and the whole text below it."""
+    found = comparison.all_rows.verdict
+    outcomes = [against.outcome for against in found.against]
+    tone: Literal["positive", "neutral", "negative"] = "neutral"
+    if outcomes and all(outcome == BETTER for outcome in outcomes):
+        tone = "positive"
+    elif WORSE in outcomes:
+        tone = "negative"
+    parts = [(_OUTCOMES[a.outcome], a.opponent) for a in found.against]
+    english = ", ".join(text.en.format(opponent) for text, opponent in parts)
+    chinese = "，".join(text.zh.format(opponent) for text, opponent in parts)
+    headline = Text(f"{found.best}: {english}", f"{found.best}：{chinese}")
+    return page.Verdict(tone=tone, headline=headline, details=(_say(comparison.verdict),))
+
+
+def _headline(comparison: Comparison, model: str) -> page.HeadlineScore | None:
+    table = comparison.all_rows
+    row = _row(table, model)
+    if row is None:
+        return None
+    metric = comparison.primary
+    score = row.scores[metric]
+    reference = _row(table, table.reference)
+    note = None
+    if reference is not None:
+        value = number(metric, reference.scores[metric].value)
+        note = Text(f"{table.reference}: {value} on the same rows", f"同样样本上 {table.reference}：{value}")
+    return page.HeadlineScore(
+        name=_say(METRIC_NAMES[metric]),
+        value=_number(score.value),
+        low=_number(score.low),
+        high=_number(score.high),
+        segment=comparison.segment,
+        format="percent" if metric in _PERCENT else "score",
+        note=note,
+    )
+
+
+def _row(table: Table, model: str) -> Row | None:
+    return next((row for row in table.rows if row.model == model), None)
+
+
+def _comparisons(compared: Compared, model: str) -> Iterable[page.Comparison]:
+    titles = {"all": ("all rows", "全部样本"), "tradable": ("tradable rows", "仅可成交样本")}
+    several = len({c.horizon for c in compared.comparisons}) > 1
+    for comparison in reversed(compared.comparisons):
+        horizon = f", h={comparison.horizon}" if several else ""
+        for name, table in comparison.tables.items():
+            english, chinese = titles[name]
+            yield _comparison(
+                comparison,
+                table,
+                model,
+                Text(
+                    f"{comparison.segment}{horizon}, {english}", f"{comparison.segment}{horizon}，{chinese}"
+                ),
+            )
+
+
+def _comparison(comparison: Comparison, table: Table, model: str, title: Text) -> page.Comparison:
+    metrics = list(dict.fromkeys(metric for row in table.rows for metric in row.scores))
+    metrics.sort(key=lambda metric: metric != comparison.primary)
+    columns = [_metric_column(metric) for metric in metrics[:1]]
+    if table.reference:
+        columns.append(_difference_column("vs_reference", table.reference))
+    if table.best_naive:
+        columns.append(_difference_column("vs_naive", table.best_naive))
+    columns += [_metric_column(metric) for metric in metrics[1:]]
+    columns += [
+        page.Column(key="coverage", title=Text("covers", "覆盖"), format="percent"),
+        page.Column(key="train_seconds", title=Text("trained in", "训练用时"), format="seconds"),
+        page.Column(key="size_bytes", title=Text("size", "大小"), format="bytes"),
+        page.Column(key="predict_seconds", title=Text("predicted in", "预测用时"), format="seconds"),
+    ]
+    return page.Comparison(
+        title=title,
+        columns=tuple(columns),
+        rows=tuple(_comparison_row(row, table, metrics, model) for row in table.rows),
+        chart_key=comparison.primary,
+    )
+
+
+def _metric_column(metric: str) -> page.Column:
+    kind: page.Format = "percent" if metric in _PERCENT else "basis_points" if metric in _RETURNS else "score"
+    better = None if metric == "up_share" else "lower" if metric in _LOWER else "higher"
+    return page.Column(
+        key=metric, title=_say(METRIC_NAMES[metric]), format=kind, better=better, neutral=_NEUTRAL.get(metric)  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def _difference_column(key: str, opponent: str) -> page.Column:
+    return page.Column(
+        key=key,
+        title=Text(f"minus {opponent}", f"减 {opponent}"),
+        format="score",
+        better="higher",
+        neutral=0.0,
+        help=Text(
+            "Paired difference of the first column on the same sessions; an interval above 0 is a real lead.",
+            "第一列在相同时点上的配对差；区间全在 0 以上才算真正领先。",
+        ),
+    )
+
+
+def _comparison_row(row: Row, table: Table, metrics: list[str], model: str) -> page.ComparisonRow:
+    cells = [_cell(row.scores.get(metrics[0]))]
+    for opponent, differences in ((table.reference, row.vs_reference), (table.best_naive, row.vs_naive)):
+        if opponent:
+            cells.append(_cell(differences.get(metrics[0])))
+    cells += [_cell(row.scores.get(metric)) for metric in metrics[1:]]
+    cost = row.cost
+    cells += [
+        page.Cell(value=_number(value))
+        for value in (row.coverage, cost.train_seconds, cost.size_bytes, cost.predict_seconds)
+    ]
+    group = {NAIVE: "naive", REFERENCE: "reference"}.get(row.kind, "model")
+    return page.ComparisonRow(
+        name=Text.same(row.model), cells=tuple(cells), group=group, is_this_run=row.model == model  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def _cell(score: Score | None) -> page.Cell:
+    if score is None or not math.isfinite(score.value):
+        return page.Cell(note=_REASONS.get(score.flag if score else ABSENT, _REASONS[ABSENT]))
+    return page.Cell(
+        value=score.value, low=_number(score.low), high=_number(score.high), seed_sd=_number(score.seed_sd)
+    )
+
+
+def _monthly(series: ModelSeries, comparison: Comparison) -> Iterable[page.MonthlyScores]:
+    if not series.months:
+        return
+    for metric in series.months[0].scores:
+        points = tuple(
+            page.MonthPoint(
+                month=month.month,
+                mean=_number(month.scores[metric].value),
+                low=_number(month.scores[metric].low),
+                high=_number(month.scores[metric].high),
+                segment=comparison.segment,
+            )
+            for month in series.months
+        )
+        yield page.MonthlyScores(
+            name=_say(METRIC_NAMES[metric]),
+            points=points,
+            neutral=METRICS[metric].no_skill,
+            format="percent" if metric in _PERCENT else "score",
+        )
+
+
+def _deciles(series: ModelSeries, comparison: Comparison) -> tuple[page.DecileReturns, ...]:
+    if series.deciles is None:
+        return ()
+    points = tuple(
+        page.Bucket(bucket=i + 1, mean=_number(s.value), low=_number(s.low), high=_number(s.high))
+        for i, s in enumerate(series.deciles.returns)
+    )
+    return (page.DecileReturns(segment=comparison.segment, points=points),)
+
+
+def _calibration(series: ModelSeries, comparison: Comparison) -> tuple[page.Calibration, ...]:
+    curve = series.calibration
+    if curve is None:
+        return ()
+    points = tuple(
+        page.CalibrationPoint(
+            forecast=forecast,
+            realised=_number(y.value),
+            low=_number(y.low),
+            high=_number(y.high),
+            num_rows=num,
+        )
+        for forecast, y, num in zip(curve.y_hat, curve.y, curve.count, strict=True)
+    )
+    return (page.Calibration(kind="return", segment=comparison.segment, points=points),)
+
+
+def _symbol_scores(series: ModelSeries, comparison: Comparison) -> page.SymbolScores:
+    frame = series.symbols
+    columns = (
+        page.Column(key="num_rows", title=Text("rows", "行数"), format="integer"),
+        page.Column(key="mae", title=Text("MAE", "MAE"), format="basis_points", better="lower"),
+        page.Column(key="direction", title=_say(METRIC_NAMES["direction"]), format="percent", neutral=0.5),
+        page.Column(key="r2", title=_say(METRIC_NAMES["r2"]), format="percent", neutral=0.0),
+        page.Column(
+            key="rank_ic_over_time", title=Text("rank correlation over time", "时序秩相关"), format="score",
+            neutral=0.0,
+        ),
+    )  # fmt: skip
+    return page.SymbolScores(
+        columns=columns,
+        symbols=tuple(frame["symbol"].to_list()),
+        values=tuple(tuple(frame[column.key].to_list()) for column in columns),
+        segment=comparison.segment,
+    )
+
+
+def _loss(run: RunFolder, market: Market, info: dict[str, Any]) -> tuple[page.LossCurve, ...]:
+    lines = run.read_metrics()
+    if not lines:
+        return ()
+    points = tuple(
+        page.LossPoint(
+            step=line["step"], epoch=line["epoch"], train_loss=line["train_loss"],
+            stop_score=line["stop_score"], learning_rate=line["lr"],
+        )
+        for line in lines
+    )  # fmt: skip
+    score = Text("R² of the target", "目标 R²") if market.small_universe else Text.same("RankIC")
+    return (
+        page.LossCurve(
+            name=Text.same(run.name), points=points, best_step=info.get("best_step"), score_name=score
+        ),
+    )
+
+
+def _segments(market: Market, state: dict[str, Any], openings: int) -> Iterable[page.Segment]:
+    bars = market.bars
+    unpurged = market.plan.segment_of(bars.session)
+    known = market.labels.known.any(axis=1)
+    for code, (name, (first, last)) in enumerate(market.plan.spans.items()):
+        labelled = int((market.segment == code).sum())
+        yield page.Segment(
+            name=name,
+            first_session=str(bars.calendar.times[first]),
+            last_session=str(bars.calendar.times[last]),
+            num_sessions=last - first + 1,
+            num_labelled=labelled,
+            num_purged=int(((unpurged == code) & known).sum()) - labelled,
+            is_sealed=name == "test" and not openings,
+        )
+
+
+def _data_summary(market: Market, info: dict[str, Any]) -> page.DataSummary:
+    bars = market.bars
+    return page.DataSummary(
+        store_version=market.store_version,
+        market=bars.market,
+        frequency=bars.calendar.frequency,
+        calendar=bars.calendar.name,
+        basis=market.basis,
+        num_symbols=bars.num_symbols,
+        num_rows=len(bars),
+        num_sessions=len(bars.calendar),
+        first_session=str(bars.calendar.times[0]),
+        last_session=str(bars.calendar.times[-1]),
+        survivors_only=market.quality.survivors_only,
+        digest=market.data_digest,
+        defects=tuple(
+            page.DefectRow(
+                kind=row.kind,
+                title=Text(KINDS[row.kind].title.en, KINDS[row.kind].title.zh),
+                num_rows=row.num_findings,
+                num_symbols=row.num_symbols,
+                policy=row.policy,
+                example=Text.same(row.example),
+            )
+            for row in market.quality.summary_rows(market.policy)
+        ),
+    )
+
+
+def _predictions(forecasts: Forecasts) -> Iterable[page.Prediction]:
+    first = forecasts.table["horizon"].min() if len(forecasts.table) else None
+    for rank, row in enumerate(forecasts.table.filter(horizon=first).iter_rows(named=True), start=1):
+        yield page.Prediction(
+            symbol=row["symbol"], as_of=forecasts.asof, for_session=forecasts.for_session, y_hat=row["y_hat"],
+            sigma=row["sigma"], p_up=row["p_up"], score=row["score"], rank=rank,
+        )  # fmt: skip
+    for symbol, reason in forecasts.reasons.iter_rows():
+        yield page.Prediction(
+            symbol=symbol, as_of=forecasts.asof, for_session=forecasts.for_session, note=Text.same(reason)
+        )
+
+
+def _failures(run: RunFolder) -> Iterable[page.Failure]:
+    for row in run.read("failures.json"):
+        yield page.Failure(
+            symbol=row["symbol"],
+            stage=Text(row["stage"], {"predict": "预测"}.get(row["stage"], row["stage"])),
+            error=Text.same(row["reason"]),
+            fallback=Text(row["fallback"], {"no prediction": "不预测"}.get(row["fallback"], row["fallback"])),
+        )
+
+
+def _empty(forecasts: Forecasts | None) -> tuple[page.EmptyReason, ...]:
+    if forecasts is not None:
+        return ()
+    reason = Text(
+        "no refit on everything known yet: add --final to the training command",
+        "尚未用全部已知数据重新训练：请在训练命令后加 --final",
+    )
+    return (page.EmptyReason(section="predictions", reason=reason),)
