@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from barcast.core.texts import Text
 from barcast.reports.data import (
     Bucket,
     Calibration,
@@ -23,7 +24,6 @@ from barcast.reports.data import (
     ReportData,
     Segment,
     SymbolScores,
-    Text,
     Verdict,
 )
 

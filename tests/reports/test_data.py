@@ -4,7 +4,8 @@ import math
 import pytest
 
 from barcast.core.errors import UsageError
-from barcast.reports.data import Column, Comparison, ComparisonRow, SymbolScores, Text, from_json, to_json
+from barcast.core.texts import Text
+from barcast.reports.data import Column, Comparison, ComparisonRow, SymbolScores, from_json, to_json
 from tests.reports.demo import market_report
 from tests.reports.variants import REPORTS, small_report
 

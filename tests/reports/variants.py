@@ -6,6 +6,7 @@ Run ``python -m tests.reports.variants FOLDER`` to write all pages and look at t
 import sys
 from pathlib import Path
 
+from barcast.core.texts import Text
 from barcast.reports.data import (
     Bucket,
     Calibration,
@@ -26,7 +27,6 @@ from barcast.reports.data import (
     Prediction,
     ReportData,
     SymbolScores,
-    Text,
     Verdict,
 )
 from barcast.reports.page import write_report

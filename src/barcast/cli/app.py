@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from typing import Annotated
+from typing import Annotated, Any
 
-import click
 import typer
 
 from barcast.core.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, BarcastError
@@ -38,7 +37,19 @@ def _root(
 
 def _assemble() -> None:
     """Hang every command into the app; each file is thin and imports its room only when it runs."""
-    from barcast.cli import audit, check, compare, data, doctor, features, predict, quickstart, report, runs, train
+    from barcast.cli import (
+        audit,
+        check,
+        compare,
+        data,
+        doctor,
+        features,
+        predict,
+        quickstart,
+        report,
+        runs,
+        train,
+    )
 
     app.command("quickstart")(quickstart.quickstart)
     data.app.command("check")(check.check)
@@ -56,6 +67,12 @@ def _assemble() -> None:
 _assemble()
 
 
+#: What a wrong flag raises: click's base class, which newer typers carry inside themselves.
+_COMMAND_LINE_ERROR: Any = next(
+    kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
+)
+
+
 def main() -> None:
     """Run a command and turn whatever happens into an exit code and a message that helps."""
     # Before any library starts its threads: waiting threads that sleep instead of spinning cost nothing on an
@@ -71,10 +88,10 @@ def _run(arguments: list[str], debug: bool) -> int:
         code = app(args=arguments, standalone_mode=False)
     except BarcastError as error:
         return _explain(str(error), error.exit_code, debug)
-    except click.exceptions.ClickException as error:
+    except _COMMAND_LINE_ERROR as error:
         error.show()
-        return error.exit_code
-    except (KeyboardInterrupt, click.exceptions.Abort):
+        return int(error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
         return _explain("interrupted; the same command goes on where it stopped", EXIT_INTERRUPTED, debug)
     except BrokenPipeError:
         return 0

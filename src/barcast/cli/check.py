@@ -14,7 +14,8 @@ def check(
     workspace: WorkspaceOption = None,
     symbols: Annotated[str | None, typer.Option(help="Only these symbols, separated by commas.")] = None,
     policy: Annotated[
-        list[str] | None, typer.Option("--policy", help="KIND=refuse|mask|accept; may be given several times.")
+        list[str] | None,
+        typer.Option("--policy", help="KIND=refuse|mask|accept; several times."),
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Write every finding as CSV.")] = None,
     lang: Annotated[str, typer.Option(help="en or zh.")] = "en",

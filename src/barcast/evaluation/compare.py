@@ -18,6 +18,7 @@ import numpy as np
 import polars as pl
 
 from barcast.core.arrays import F64
+from barcast.core.texts import Text
 from barcast.evaluation.align import CommonRows, align
 from barcast.evaluation.intervals import Blocks, Bootstrap, plan_blocks, wilson
 from barcast.evaluation.metrics import automatic_lag, newey_west_t
@@ -30,7 +31,6 @@ from barcast.evaluation.results import (
     Comparison,
     Cost,
     Row,
-    Said,
     Score,
     Table,
 )
@@ -240,13 +240,13 @@ def _design_effect(scored: Scored, blocks: Blocks) -> float:
     return ((direction.high - direction.low) / (high - low)) ** 2 if high > low else math.nan
 
 
-def _tradable_sentence(all_rows: Table, tradable: Table | None) -> Said:
+def _tradable_sentence(all_rows: Table, tradable: Table | None) -> Text:
     if tradable is None:
-        return Said("", "")
+        return Text("", "")
     left_out = all_rows.num_rows - tradable.num_rows
-    without = Said(
+    without = Text(
         f"Without the {left_out} rows that could not be traded", f"去掉 {left_out} 行无法成交的样本后，"
     )
     if tradable.verdict.outcomes == all_rows.verdict.outcomes:
-        return without + Said("the answer is the same.", "结论不变。")
-    return without + Said("the answer changes.", "结论改变：") + tradable.verdict.text
+        return without + Text("the answer is the same.", "结论不变。")
+    return without + Text("the answer changes.", "结论改变：") + tradable.verdict.text

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from barcast.core.texts import Text
 from barcast.evaluation.align import CommonRows
-from barcast.evaluation.results import Note, Said, Table
+from barcast.evaluation.results import Note, Table
 from barcast.evaluation.settings import SMALL_UNIVERSE, Settings
 
 #: Share of variance above which a daily return forecast is more likely a leak than a discovery.
@@ -33,7 +34,7 @@ def _leak_notes(rows: CommonRows, settings: Settings, table: Table) -> list[Note
     return [
         Note(
             "leak",
-            Said(
+            Text(
                 f"{model}: R² against zero of {value:.2%}. Forecasts of daily returns rarely pass 0.5 %; "
                 f"above {SUSPICIOUS_R2:.0%}, look for a leak first: run the audit.",
                 f"{model}：对零 R² 为 {value:.2%}。日收益率预测很少超过 0.5 %；超过 {SUSPICIOUS_R2:.0%} "
@@ -49,7 +50,7 @@ def _universe_notes(rows: CommonRows, settings: Settings) -> list[Note]:
     notes = []
     typical = int(np.median(np.bincount(rows.session)))
     if not settings.cross_sectional:
-        text = Said(
+        text = Text(
             f"Small universe ({typical} symbols a session): IC and RankIC are left out below "
             f"{SMALL_UNIVERSE}; R² against zero decides, AUC beside it.",
             f"小样本空间（每个时点 {typical} 个标的）：少于 {SMALL_UNIVERSE} 个时不计算 IC 与 RankIC；"
@@ -57,14 +58,14 @@ def _universe_notes(rows: CommonRows, settings: Settings) -> list[Note]:
         )
         notes.append(Note("small_universe", text))
     elif typical < SMALL_UNIVERSE:
-        text = Said(
+        text = Text(
             f"Sessions hold {typical} symbols, fewer than {SMALL_UNIVERSE}: RankIC is noisy here; prefer the "
             "time-series scores.",
             f"每个时点只有 {typical} 个标的，少于 {SMALL_UNIVERSE}：RankIC 噪声很大，宜看时间序列指标。",
         )
         notes.append(Note("thin_sessions", text))
     if settings.survivors_only:
-        text = Said(
+        text = Text(
             "Survivors only: no symbol of this panel was ever delisted, which flatters every row.",
             "仅含存续标的：样本中没有任何退市标的，所有结果都偏乐观。",
         )
@@ -76,13 +77,13 @@ def _coverage_notes(rows: CommonRows) -> list[Note]:
     notes = []
     empty = ", ".join(sorted(name for name, covered in rows.coverage.items() if not covered))
     if empty:
-        text = Said(f"Left out, no usable forecast: {empty}.", f"没有可用预测，未参与比较：{empty}。")
+        text = Text(f"Left out, no usable forecast: {empty}.", f"没有可用预测，未参与比较：{empty}。")
         notes.append(Note("no_forecast", text))
     share = len(rows) / rows.num_labelled
     if share < _LOW_COVERAGE:
         least = min(rows.names, key=lambda name: (rows.coverage[name], name))
         said = f"{least} ({rows.coverage[least]:.1%})"
-        text = Said(
+        text = Text(
             f"Only {share:.1%} of the labelled rows are covered by every model; {said} covers least.",
             f"所有模型共同覆盖的样本只占有标签样本的 {share:.1%}；覆盖最少的是 {said}。",
         )
@@ -94,7 +95,7 @@ def _session_notes(table: Table) -> list[Note]:
     if table.num_blocks >= _FEW_BLOCKS:
         return []
     sessions, blocks = table.num_sessions, table.num_blocks
-    text = Said(
+    text = Text(
         f"{sessions} sessions make only {blocks} blocks: intervals are rough, or missing.",
         f"{sessions} 个交易时点只构成 {blocks} 块：区间粗略，或无法给出。",
     )
@@ -104,19 +105,19 @@ def _session_notes(table: Table) -> list[Note]:
 def _tradable_notes(rows: CommonRows) -> list[Note]:
     if rows.tradable.any():
         return []
-    return [Note("untradable", Said("No row could be traded.", "没有任何一行可以成交。"))]
+    return [Note("untradable", Text("No row could be traded.", "没有任何一行可以成交。"))]
 
 
 def _sealed_notes(rows: CommonRows, settings: Settings) -> list[Note]:
     if rows.segment != "test":
         return []
     if settings.openings is None:
-        text = Said(
+        text = Text(
             "Nobody counted how often this test segment was looked at.", "没有记录这段测试集被查看过多少次。"
         )
     else:
         times = "once" if settings.openings == 1 else f"{settings.openings} times"
-        text = Said(
+        text = Text(
             f"The test segment was opened {times} for this data and label; each look devalues the next.",
             f"该数据与标签的测试集已开启 {settings.openings} 次；每多看一次，其后的结果就更不可信。",
         )

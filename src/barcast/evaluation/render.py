@@ -13,7 +13,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from barcast.evaluation.results import NAIVE, Comparison, Cost, Row, Said, Table
+from barcast.core.texts import Text
+from barcast.evaluation.results import NAIVE, Comparison, Cost, Row, Table
 from barcast.evaluation.sums import METRICS
 from barcast.evaluation.words import METRIC_NAMES, cell, number, seconds, size, with_range
 
@@ -22,19 +23,19 @@ if TYPE_CHECKING:
 
 Language = Literal["en", "zh"]
 
-_TITLES = {"all": Said("all rows", "全部样本"), "tradable": Said("tradable rows only", "仅可成交样本")}
-_MODEL, _COVERAGE = Said("model", "模型"), Said("covers", "覆盖")
-_VERSUS, _BEST_NAIVE = Said("vs {}", "对 {}"), Said("vs {} (best naive)", "对 {}（最好的朴素基准）")
-_NAIVE_MARK = Said("{} (naive)", "{}（朴素）")
-_T_VALUE = Said("t of RankIC", "RankIC 的 t")
-_COST = (Said("trained in", "训练"), Said("size", "大小"), Said("predicted in", "预测"))
-_FOOTNOTE = Said(
+_TITLES = {"all": Text("all rows", "全部样本"), "tradable": Text("tradable rows only", "仅可成交样本")}
+_MODEL, _COVERAGE = Text("model", "模型"), Text("covers", "覆盖")
+_VERSUS, _BEST_NAIVE = Text("vs {}", "对 {}"), Text("vs {} (best naive)", "对 {}（最好的朴素基准）")
+_NAIVE_MARK = Text("{} (naive)", "{}（朴素）")
+_T_VALUE = Text("t of RankIC", "RankIC 的 t")
+_COST = (Text("trained in", "训练"), Text("size", "大小"), Text("predicted in", "预测"))
+_FOOTNOTE = Text(
     "[ ] {level:.0%} interval by blocks of {block} sessions; ± sd over seeds; * always the same direction; "
     "– undefined (IC family: the forecast never varies within a session) or not measured",
     "[ ] 为按每块 {block} 个时点重抽样的 {level:.0%} 区间；± 为种子间标准差；* 始终预测同一方向；"
     "– 无定义（IC 类：预测在截面内不变）或未测量",
 )
-_HEADING = Said(
+_HEADING = Text(
     "{segment}: {first} to {last}, {sessions} sessions, {symbols} symbols, {rows} rows ({share:.1%} of the "
     "labelled), {horizon} sessions ahead, entry after {delay}",
     "{segment}：{first} 至 {last}，{sessions} 个时点，{symbols} 个标的，{rows} 行"
@@ -51,7 +52,7 @@ class Grid:
     rows: tuple[tuple[str, ...], ...]
 
 
-def _say(said: Said, language: Language) -> str:
+def _say(said: Text, language: Language) -> str:
     return said.zh if language == "zh" else said.en
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 
 from barcast.core.config import to_plain
+from barcast.core.texts import Text
 
 #: Why a score, or its interval, is missing or special.
 CONSTANT = "constant"
@@ -25,23 +26,11 @@ NAIVE, REFERENCE, MODEL = "naive", "reference", "model"
 
 
 @dataclass(frozen=True)
-class Said:
-    """One sentence or more in both languages."""
-
-    en: str
-    zh: str
-
-    def __add__(self, other: Said) -> Said:
-        """Put ``other`` behind this text."""
-        return Said(f"{self.en} {other.en}".strip(), self.zh + other.zh)
-
-
-@dataclass(frozen=True)
 class Note:
     """Something a reader must know before believing a table."""
 
     kind: str
-    text: Said
+    text: Text
 
 
 @dataclass(frozen=True)
@@ -159,7 +148,7 @@ class Verdict:
         How many models it was picked from.
     against : tuple of Against
         Against the reference and the best naive row, where they exist.
-    text : Said
+    text : Text
         The same in words.
     """
 
@@ -167,7 +156,7 @@ class Verdict:
     best: str
     num_candidates: int
     against: tuple[Against, ...]
-    text: Said
+    text: Text
 
     @property
     def outcomes(self) -> tuple[tuple[str, str], ...]:
@@ -234,7 +223,7 @@ class Comparison:
         On the rows that could be traded; None where that is all of them, or none.
     notes : tuple of Note
         Warnings and explanations.
-    verdict : Said
+    verdict : Text
         The verdict on all rows, and whether tradable rows change it.
     """
 
@@ -253,7 +242,7 @@ class Comparison:
     all_rows: Table
     tradable_rows: Table | None
     notes: tuple[Note, ...]
-    verdict: Said
+    verdict: Text
 
     @property
     def tables(self) -> dict[str, Table]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from barcast.core.texts import Text
 from barcast.evaluation.intervals import Blocks, simultaneous
 from barcast.evaluation.results import (
     BETTER,
@@ -22,7 +23,6 @@ from barcast.evaluation.results import (
     UNKNOWN,
     WORSE,
     Against,
-    Said,
     Score,
     Verdict,
 )
@@ -31,10 +31,10 @@ from barcast.evaluation.sums import METRICS
 from barcast.evaluation.words import METRIC_NAMES, number, with_range
 
 _OUTCOME_WORDS = {
-    BETTER: Said("better, beyond the interval", "更好，超出区间"),
-    WORSE: Said("worse, beyond the interval", "更差，超出区间"),
-    SAME: Said("not distinguishable from it", "无法与之区分"),
-    UNKNOWN: Said("too few sessions to tell", "交易日太少，无法判断"),
+    BETTER: Text("better, beyond the interval", "更好，超出区间"),
+    WORSE: Text("worse, beyond the interval", "更差，超出区间"),
+    SAME: Text("not distinguishable from it", "无法与之区分"),
+    UNKNOWN: Text("too few sessions to tell", "交易日太少，无法判断"),
 }
 _MATCHING = {"rank_ic": "r2", "r2": "auc"}
 
@@ -93,7 +93,7 @@ def judge(
     for item in against:
         text += _against_sentence(item, metric)
     if not any(kind == NAIVE for _, kind in opponents):
-        text += Said("There is no naive row to compare with.", "表中没有可比的朴素基准。")
+        text += Text("There is no naive row to compare with.", "表中没有可比的朴素基准。")
     text += _interval_sentence(blocks, len(candidates)) + _matching_sentence(scored[best], blocks, metric)
     return Verdict(metric, best, len(candidates), against, text)
 
@@ -123,66 +123,66 @@ def outcome_of(low: float, high: float) -> str:
     return BETTER if low > 0 else WORSE if high < 0 else SAME
 
 
-def _no_candidate(metric: str) -> Said:
+def _no_candidate(metric: str) -> Text:
     name = METRIC_NAMES[metric]
-    return Said(
+    return Text(
         f"No verdict: no trained model has a defined {name.en} here.",
         f"无法下结论：没有任何训练过的模型在此有可定义的 {name.zh}。",
     )
 
 
-def _first_sentence(best: str, num_candidates: int, scored: Scored, blocks: Blocks, metric: str) -> Said:
+def _first_sentence(best: str, num_candidates: int, scored: Scored, blocks: Blocks, metric: str) -> Text:
     name, said = METRIC_NAMES[metric], with_range(metric, with_interval(metric, scored, blocks))
     if num_candidates == 1:
-        return Said(f"{best}: {name.en} {said}.", f"{best}：{name.zh} {said}。")
-    return Said(
+        return Text(f"{best}: {name.en} {said}.", f"{best}：{name.zh} {said}。")
+    return Text(
         f"Best of {num_candidates} models by {name.en}: {best}, {said}.",
         f"按 {name.zh}，{num_candidates} 个模型中最好的是 {best}：{said}。",
     )
 
 
-def _against_sentence(item: Against, metric: str) -> Said:
+def _against_sentence(item: Against, metric: str) -> Text:
     said, words = with_range(metric, item.difference, sign=True), _OUTCOME_WORDS[item.outcome]
     if item.kind == NAIVE:
-        return Said(
+        return Text(
             f"Against the best naive row, {item.opponent}: {said}, {words.en}.",
             f"与最好的朴素基准 {item.opponent} 相比：{said}，{words.zh}。",
         )
-    return Said(
+    return Text(
         f"Against {item.opponent}: {said}, {words.en}.", f"与 {item.opponent} 相比：{said}，{words.zh}。"
     )
 
 
-def _interval_sentence(blocks: Blocks, num_candidates: int) -> Said:
+def _interval_sentence(blocks: Blocks, num_candidates: int) -> Text:
     sessions = blocks.num_sessions
     if not len(blocks.starts):
-        return Said(
+        return Text(
             f"{sessions} sessions are too few for intervals.", f"只有 {sessions} 个交易时点，不足以给出区间。"
         )
-    text = Said(
+    text = Text(
         f"Differences are paired; intervals are {blocks.level:.0%}, over {sessions} sessions in blocks of "
         f"{blocks.length}.",
         f"差值为配对差；{blocks.level:.0%} 区间由 {sessions} 个交易时点按每块 {blocks.length} 个重抽样得到。",
     )
     if num_candidates == 1:
         return text
-    return text + Said(
+    return text + Text(
         f"They are wider for having picked the best of {num_candidates}.",
         f"区间已因从 {num_candidates} 个模型中挑选最好者而加宽。",
     )
 
 
-def _matching_sentence(scored: Scored, blocks: Blocks, metric: str) -> Said:
+def _matching_sentence(scored: Scored, blocks: Blocks, metric: str) -> Text:
     """Say what the other kind of score makes of the same model: size beside order, or order beside size."""
     other = _MATCHING[metric]
     score = with_interval(other, scored, blocks)
     if not math.isfinite(score.value):
-        return Said("", "")
+        return Text("", "")
     no_skill, said = METRICS[other].no_skill, with_range(other, score)
     outcome = outcome_of(score.low - no_skill, score.high - no_skill)
     name, words = METRIC_NAMES[other], _OUTCOME_WORDS[outcome]
     level = number(other, no_skill) if no_skill else "0"
-    return Said(
+    return Text(
         f"Its {name.en} is {said}; against {level} (no skill): {words.en}.",
         f"其 {name.zh} 为 {said}；与无信息水平 {level} 相比：{words.zh}。",
     )

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import math
 
-from barcast.evaluation.results import CONSTANT, Said, Score
+from barcast.core.texts import Text
+from barcast.evaluation.results import CONSTANT, Score
 
 #: Column heads of the scores.
 METRIC_NAMES = {
-    "mae": Said("MAE", "MAE"),
-    "rmse": Said("RMSE", "RMSE"),
-    "r2": Said("R² vs zero", "对零 R²"),
-    "direction": Said("direction", "方向准确率"),
-    "mcc": Said("MCC", "MCC"),
-    "up_share": Said("says up", "看涨占比"),
-    "auc": Said("AUC", "AUC"),
-    "session_auc": Said("session AUC", "截面 AUC"),
-    "ic": Said("IC", "IC"),
-    "rank_ic": Said("RankIC", "RankIC"),
-    "icir": Said("ICIR", "ICIR"),
-    "rank_icir": Said("RankICIR", "RankICIR"),
-    "log_loss": Said("log loss", "对数损失"),
-    "brier": Said("Brier", "Brier"),
-    "pinball": Said("pinball", "分位数损失"),
-    "quantile_coverage": Said("inside quantiles", "分位区间覆盖"),
+    "mae": Text("MAE", "MAE"),
+    "rmse": Text("RMSE", "RMSE"),
+    "r2": Text("R² vs zero", "对零 R²"),
+    "direction": Text("direction", "方向准确率"),
+    "mcc": Text("MCC", "MCC"),
+    "up_share": Text("says up", "看涨占比"),
+    "auc": Text("AUC", "AUC"),
+    "session_auc": Text("session AUC", "截面 AUC"),
+    "ic": Text("IC", "IC"),
+    "rank_ic": Text("RankIC", "RankIC"),
+    "icir": Text("ICIR", "ICIR"),
+    "rank_icir": Text("RankICIR", "RankICIR"),
+    "log_loss": Text("log loss", "对数损失"),
+    "brier": Text("Brier", "Brier"),
+    "pinball": Text("pinball", "分位数损失"),
+    "quantile_coverage": Text("inside quantiles", "分位区间覆盖"),
 }
 _PERCENT = {"r2": 3, "direction": 2, "up_share": 1, "quantile_coverage": 1}
 _DECIMALS = {"mae": 5, "rmse": 5, "pinball": 5, "log_loss": 4, "brier": 4, "icir": 2, "rank_icir": 2}

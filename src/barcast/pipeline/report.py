@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from barcast.core.runs import RunFolder
+from barcast.core.texts import Text
 from barcast.core.workspace import Workspace
 from barcast.evaluation.align import CommonRows
 from barcast.evaluation.results import (
@@ -24,7 +25,6 @@ from barcast.evaluation.results import (
     WORSE,
     Comparison,
     Row,
-    Said,
     Score,
     Table,
 )
@@ -36,7 +36,6 @@ from barcast.pipeline.market import Market
 from barcast.pipeline.predict import Forecasts
 from barcast.quality import KINDS
 from barcast.reports import data as page
-from barcast.reports.data import Text
 from barcast.reports.page import write_report
 
 _PERCENT = {"r2", "direction", "up_share", "quantile_coverage"}
@@ -104,7 +103,7 @@ def report_data(
         loss=_loss(run, market, info),
         segments=tuple(_segments(market, state, compared.openings)),
         failures=tuple(_failures(run)),
-        warnings=tuple(_say(note.text) for note in chosen.notes if note.kind not in _SAID_BY_THE_PAGE)
+        warnings=tuple(note.text for note in chosen.notes if note.kind not in _SAID_BY_THE_PAGE)
         + tuple(Text.same(w) for w in (forecasts.warnings if forecasts else ())),
         config=run.read("config.json"),
         environment=run.read("environment.json"),
@@ -124,10 +123,6 @@ def _title(model: str, market: Market) -> Text:
         f"{model} on {symbols:,} {market.bars.market} symbols",
         f"{model}：{names.get(market.bars.market, market.bars.market)} {symbols:,} 个标的",
     )
-
-
-def _say(said: Said) -> Text:
-    return Text(said.en, said.zh)
 
 
 def _number(value: float | None) -> float | None:
@@ -163,7 +158,7 @@ def _verdict(comparison: Comparison) -> page.Verdict:
     english = ", ".join(text.en.format(opponent) for text, opponent in parts)
     chinese = "，".join(text.zh.format(opponent) for text, opponent in parts)
     headline = Text(f"{found.best}: {english}", f"{found.best}：{chinese}")
-    return page.Verdict(tone=tone, headline=headline, details=(_say(comparison.verdict),))
+    return page.Verdict(tone=tone, headline=headline, details=(comparison.verdict,))
 
 
 def _headline(comparison: Comparison, model: str) -> page.HeadlineScore | None:
@@ -179,7 +174,7 @@ def _headline(comparison: Comparison, model: str) -> page.HeadlineScore | None:
         value = number(metric, reference.scores[metric].value)
         note = Text(f"{table.reference}: {value} on the same rows", f"同样样本上 {table.reference}：{value}")
     return page.HeadlineScore(
-        name=_say(METRIC_NAMES[metric]),
+        name=METRIC_NAMES[metric],
         value=_number(score.value),
         low=_number(score.low),
         high=_number(score.high),
@@ -237,7 +232,7 @@ def _metric_column(metric: str) -> page.Column:
     kind: page.Format = "percent" if metric in _PERCENT else "basis_points" if metric in _RETURNS else "score"
     better = None if metric == "up_share" else "lower" if metric in _LOWER else "higher"
     return page.Column(
-        key=metric, title=_say(METRIC_NAMES[metric]), format=kind, better=better, neutral=_NEUTRAL.get(metric)  # type: ignore[arg-type]
+        key=metric, title=METRIC_NAMES[metric], format=kind, better=better, neutral=_NEUTRAL.get(metric)  # type: ignore[arg-type]
     )  # fmt: skip
 
 
@@ -295,7 +290,7 @@ def _monthly(series: ModelSeries, comparison: Comparison) -> Iterable[page.Month
             for month in series.months
         )
         yield page.MonthlyScores(
-            name=_say(METRIC_NAMES[metric]),
+            name=METRIC_NAMES[metric],
             points=points,
             neutral=METRICS[metric].no_skill,
             format="percent" if metric in _PERCENT else "score",
@@ -334,8 +329,8 @@ def _symbol_scores(series: ModelSeries, comparison: Comparison) -> page.SymbolSc
     columns = (
         page.Column(key="num_rows", title=Text("rows", "行数"), format="integer"),
         page.Column(key="mae", title=Text("MAE", "MAE"), format="basis_points", better="lower"),
-        page.Column(key="direction", title=_say(METRIC_NAMES["direction"]), format="percent", neutral=0.5),
-        page.Column(key="r2", title=_say(METRIC_NAMES["r2"]), format="percent", neutral=0.0),
+        page.Column(key="direction", title=METRIC_NAMES["direction"], format="percent", neutral=0.5),
+        page.Column(key="r2", title=METRIC_NAMES["r2"], format="percent", neutral=0.0),
         page.Column(
             key="rank_ic_over_time", title=Text("rank correlation over time", "时序秩相关"), format="score",
             neutral=0.0,
@@ -403,7 +398,7 @@ def _data_summary(market: Market, info: dict[str, Any]) -> page.DataSummary:
         defects=tuple(
             page.DefectRow(
                 kind=row.kind,
-                title=Text(KINDS[row.kind].title.en, KINDS[row.kind].title.zh),
+                title=KINDS[row.kind].title,
                 num_rows=row.num_findings,
                 num_symbols=row.num_symbols,
                 policy=row.policy,

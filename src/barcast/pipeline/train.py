@@ -16,7 +16,7 @@ from barcast.core.progress import Progress, clock, count
 from barcast.core.runs import RunFolder, run_identity, start_run
 from barcast.core.workspace import Workspace
 from barcast.models.registry import ModelEntry, model_entry
-from barcast.pipeline.dataset import Dataset, build_dataset
+from barcast.pipeline.dataset import Dataset, build_dataset, resolve_features
 from barcast.pipeline.forecast import ScoreMap, fit_score_map, prediction_rows
 from barcast.pipeline.market import Market, load_market
 from barcast.pipeline.settings import RunConfig
@@ -57,6 +57,7 @@ def train(
     started = time.perf_counter()
     progress.note("reading the store, checking bars, making labels")
     market = market or load_market(workspace, config.data)
+    resolve_features(workspace, config.data.features)  # a name that is not known must leave no run behind
     run = _open(workspace, config, market)
     if run.is_done and not fresh:
         progress.note(f"{run.name} is there already (use --fresh to train it again)")
@@ -231,6 +232,7 @@ def _finish(
     save_state(run, dataset, maps)
     write_text(run.path / "quality.json", dataset.market.quality.to_json())
     run.write("failures.json", failures(dataset))
+    write_text(run.path / "card.md", model_card(run, dataset))
     started, prepared, trained, done = marks
     run.update(
         status="done",
@@ -270,6 +272,34 @@ def save_state(run: RunFolder, dataset: Dataset, maps: tuple[ScoreMap, ...]) -> 
             },
         },
     )
+
+
+def model_card(run: RunFolder, dataset: Dataset, parent: RunFolder | None = None) -> str:
+    """Return what a person should know before using this model, as Markdown."""
+    market, info = dataset.market, run.info
+    bars = market.bars
+    spans = {
+        name: f"{bars.calendar.times[first]} to {bars.calendar.times[last]}"
+        for name, (first, last) in market.plan.spans.items()
+    }
+    lines = [
+        f"# {run.name}",
+        "",
+        f"- model `{info['model']}`, made by `{info['command']}`",
+        f"- data: {bars.num_symbols} {bars.market} symbols, {len(bars)} bars to {market.cutoff}, store version "
+        f"{market.store_version}, digest `{market.data_digest}`",
+        f"- features `{dataset.features.name}`, target `{dataset.target_name}`, entry after "
+        f"{market.config.delay}, horizons {', '.join(map(str, market.config.horizons))} sessions",
+    ]
+    if parent is None:
+        lines += [f"- {name}: {span}" for name, span in spans.items()]
+        lines.append("- scores: comparison.json and report.html; `test` is sealed until it is opened")
+    else:
+        lines.append(f"- refit on every known label; its evidence is that of its parent `{parent.name}`")
+    if market.quality.survivors_only:
+        lines.append("- survivors only: the data holds no symbol that was delisted, which flatters any score")
+    lines.append("- a forecast is an expected log return with its standard deviation; it is not advice")
+    return "\n".join(lines) + "\n"
 
 
 def load_maps(run: RunFolder) -> tuple[ScoreMap, ...]:
@@ -328,6 +358,7 @@ def refit(
     outcome = fit_model(entry, config, dataset, teach, run, progress, parent=parent)
     save_state(run, dataset, load_maps(parent))
     run.write("failures.json", failures(dataset))
+    write_text(run.path / "card.md", model_card(run, dataset, parent))
     run.update(
         status="done",
         num_teaching_rows=int(teach.sum()),

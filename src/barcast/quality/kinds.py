@@ -13,22 +13,10 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
 from barcast.core.errors import UsageError
+from barcast.core.texts import Text
 
 Choice: TypeAlias = Literal["refuse", "mask", "accept"]
-Language: TypeAlias = Literal["en", "zh"]
 CHOICES: tuple[Choice, ...] = get_args(Choice)
-
-
-@dataclass(frozen=True)
-class Text:
-    """The same words in the two languages of the project."""
-
-    en: str
-    zh: str
-
-    def in_language(self, language: Language) -> str:
-        """Return the words in ``language``."""
-        return self.zh if language == "zh" else self.en
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from barcast.quality.kinds import KINDS, Choice, Language, Text, known_kind
+from barcast.core.texts import Language, Text
+from barcast.quality.kinds import KINDS, Choice, known_kind
 from barcast.quality.policy import QualityPolicy
 from barcast.quality.report import QualityReport
 

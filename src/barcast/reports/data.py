@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from barcast.core.config import from_plain, to_plain
 from barcast.core.errors import UsageError
+from barcast.core.texts import Text
 
 Format = Literal[
     "text", "integer", "number", "score", "percent", "basis_points", "seconds", "bytes"
@@ -23,19 +24,6 @@ Section = Literal[
     "comparison", "monthly", "deciles", "calibration", "predictions", "symbols", "training", "defects",
     "segments", "failures",
 ]  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Text:
-    """A sentence or a name in both languages of the page."""
-
-    en: str
-    zh: str
-
-    @classmethod
-    def same(cls, text: str) -> Text:
-        """Return a text that reads the same in both languages: a name, a number, an error message."""
-        return cls(text, text)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,7 +185,7 @@ class LossCurve:
     points: tuple[LossPoint, ...]
     best_step: int | None = None
     """Step whose weights were kept."""
-    score_name: Text = Text("RankIC", "RankIC")
+    score_name: Text = field(default_factory=lambda: Text.same("RankIC"))
     """What ``stop_score`` is; higher is better."""
 
 

@@ -1,0 +1,72 @@
+"""What the benchmarks share: where the data is, who ran, and the committed log of trials."""
+
+import json
+import os
+import platform
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from barcast.core.errors import UsageError
+
+RESULTS = Path(__file__).parent / "results"
+OUT = Path(os.environ.get("BARCAST_BENCH_OUT", Path(__file__).parent / "out"))
+
+#: Borders of fit, stop, weigh, route, test for each market.
+SEGMENTS = {
+    "cn_a_share": ("2022-12", "2023-04", "2023-08", "2023-12", "2025-08-22"),
+    "us_long": ("2018-12", "2019-12", "2020-12", "2021-12", "2024-03-08"),
+    "us_market": ("2016-05", "2016-07", "2016-09", "2016-11", "2017-03-31"),
+}
+#: What each file is, as `barcast data import` wants it declared.
+DECLARED = {
+    "cn_a_share": {"market": "cn", "basis": "adjusted", "volume_unit": "share"},
+    "us_long": {"market": "us", "basis": "split"},
+    "us_market": {"market": "us", "basis": "raw"},
+    "crypto_1h": {"market": "crypto", "frequency": "1h", "tz": "UTC", "stamp": "start"},
+}
+
+
+def data_folder() -> Path:
+    """The folder of real market data."""
+    folder = Path(os.environ.get("BARCAST_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not folder.is_dir():
+        raise UsageError(
+            f"no market data at {folder}", "set BARCAST_TEST_DATA to a folder with the Parquet files"
+        )
+    return folder
+
+
+def machine() -> str:
+    """The machine in one line."""
+    return f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
+
+
+def workspace_for(name: str) -> Path:
+    """A workspace with the named file imported, made on first use."""
+    from barcast.core.progress import Progress
+    from barcast.pipeline.data import import_data
+    from barcast.sources.options import ImportOptions
+
+    place = OUT / name
+    if not (place / "market" / "store.json").is_file():
+        started = time.perf_counter()
+        options = ImportOptions(**DECLARED[name])
+        result = import_data(place, [data_folder() / f"{name}.parquet"], options, progress=Progress(True))
+        print(f"{name}: {result.num_rows} rows imported in {time.perf_counter() - started:.1f} s")
+    return place
+
+
+def log_trial(**values: object) -> None:
+    """Append one line to the committed log of what was tried."""
+    RESULTS.mkdir(exist_ok=True)
+    line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine(), **values}
+    with (RESULTS / "trials.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def write_result(name: str, text: str) -> None:
+    """Write a result as Markdown beside the others."""
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.md").write_text(text, encoding="utf-8")
+    print(text)

@@ -1,0 +1,29 @@
+"""Words in the two languages of the project."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+Language: TypeAlias = Literal["en", "zh"]
+
+
+@dataclass(frozen=True)
+class Text:
+    """The same words in English and in 简体中文."""
+
+    en: str
+    zh: str
+
+    @classmethod
+    def same(cls, text: str) -> Text:
+        """Return a text that reads the same in both languages: a name, a number, an error message."""
+        return cls(text, text)
+
+    def __add__(self, other: Text) -> Text:
+        """Put ``other`` behind this text; Chinese needs no blank between sentences."""
+        return Text(f"{self.en} {other.en}".strip(), self.zh + other.zh)
+
+    def in_language(self, language: Language) -> str:
+        """Return the words in ``language``."""
+        return self.zh if language == "zh" else self.en

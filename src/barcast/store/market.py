@@ -1,0 +1,428 @@
+"""The market store: a versioned Delta table of bars, with what belongs beside each version.
+
+::
+
+    market/
+        store.json                    market, frequency, calendar, format
+        bars/                         Delta table, partitioned by `period` (year, or month under one hour)
+        status/, conflicts/, failures/    <version>.parquet: as of that version of bars
+        cites/<run>.json              versions that compaction must keep
+        staging/                      parts of an unfinished import
+        writer.lock
+
+A version appears when the table's log gets its next entry, which is one rename; whatever a killed writer left
+behind belongs to no version and is not seen. What stands beside the bars is written first, under the number
+that the next version will have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import polars as pl
+
+from barcast.core.atomic import atomic_path, read_json, write_json
+from barcast.core.bars import Bars
+from barcast.core.calendar import Calendar
+from barcast.core.errors import DataError, SymbolError, explained
+from barcast.store.adjust import to_bars
+from barcast.store.lock import writer_lock
+from barcast.store.meta import StoreMeta
+from barcast.store.sessions import calendar_of
+from barcast.store.staging import Staging
+from barcast.store.status import STATUS_SCHEMA
+from barcast.store.table import BarsTable, in_order
+
+When: TypeAlias = date | datetime
+
+_BESIDE = ("status", "conflicts", "failures")
+
+
+@dataclass(frozen=True)
+class VersionNote:
+    """One entry of a store's history."""
+
+    version: int
+    time: datetime
+    note: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class StoreInfo:
+    """What a store holds.
+
+    Attributes
+    ----------
+    path : str
+        Its folder.
+    version : int
+        The last one.
+    market, frequency, calendar : str
+        As created.
+    declared : dict
+        What the last import said about its source.
+    num_rows, num_symbols, num_sessions : int
+        Stored bars; symbols with a bar; entries of the calendar.
+    first, last : date or datetime
+        Times of the first and last bar.
+    bases : dict of int
+        Symbols of each basis.
+    num_conflicts, num_failures : int
+        Rows beside this version.
+    num_files, size_bytes : int
+        Files of this version, and bytes of the whole folder, older versions included.
+    cited : dict of int
+        Run to version.
+    history : tuple of VersionNote
+        Newest first.
+    """
+
+    path: str
+    version: int
+    market: str
+    frequency: str
+    calendar: str
+    declared: dict[str, Any]
+    num_rows: int
+    num_symbols: int
+    num_sessions: int
+    first: When | None
+    last: When | None
+    bases: dict[str, int]
+    num_conflicts: int
+    num_failures: int
+    num_files: int
+    size_bytes: int
+    cited: dict[str, int]
+    history: tuple[VersionNote, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class MarketStore:
+    """A market on disk. Make one with ``create`` or ``open``.
+
+    Reading never waits for a writer and always sees one whole version.
+    """
+
+    path: Path
+    meta: StoreMeta
+
+    @classmethod
+    def create(cls, path: Path, meta: StoreMeta) -> MarketStore:
+        """Describe a new, empty store; the description of a store without any version is replaced.
+
+        Raises
+        ------
+        DataError
+            When there is a store with data already.
+        """
+        with explained("creating", path):
+            path.mkdir(parents=True, exist_ok=True)
+        store = cls(path, meta)
+        if not store.is_empty:
+            raise DataError(f"{path} holds a store already", "barcast data update adds to it")
+        meta.write(path)
+        return store
+
+    @classmethod
+    def open(cls, path: Path) -> MarketStore:
+        """Open a store.
+
+        Raises
+        ------
+        StoreError
+            When there is none.
+        StoreVersionError
+            When a newer barcast wrote it.
+        """
+        with explained("reading", path):
+            return cls(path, StoreMeta.read(path))
+
+    @cached_property
+    def table(self) -> BarsTable:
+        """The table of bars."""
+        return BarsTable(self.path / "bars", self.meta.frequency)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was ever published."""
+        return self.table.latest() is None
+
+    @property
+    def version(self) -> int:
+        """The last published version.
+
+        Raises
+        ------
+        DataError
+            When there is none yet.
+        """
+        latest = self.table.latest()
+        if latest is None:
+            raise DataError(f"{self.path} is empty", "fill it: barcast data import PATH --market ...")
+        return latest
+
+    def frame(
+        self,
+        symbols: Collection[str] | None = None,
+        start: When | None = None,
+        end: When | None = None,
+        version: int | None = None,
+    ) -> pl.DataFrame:
+        """Read stored rows, unadjusted as the source gave them, with their factors.
+
+        Parameters
+        ----------
+        symbols : Collection of str, optional
+            Canonical names; those without rows are simply absent.
+        start, end : date or datetime, optional
+            Both included; a date as end of intraday bars includes its whole day (UTC).
+        version : int, optional
+            By default the last one.
+
+        Returns
+        -------
+        pl.DataFrame
+            Columns of ``STORE_COLUMNS``, sorted by symbol and time. ``time`` is the session ``Date``, or the
+            naive ``Datetime("us")`` UTC start of an intraday bar. Missing values are null.
+        """
+        first, last = self._bounds(start, end)
+        rows = self.table.scan(version, self._periods(first, last))
+        if symbols is not None:
+            rows = rows.filter(pl.col("symbol").is_in(list(symbols)))
+        if first is not None:
+            rows = rows.filter(pl.col("time") >= first)
+        if last is not None:
+            rows = rows.filter(pl.col("time") <= last)
+        return in_order(rows.collect(engine="in-memory"))
+
+    def bars(
+        self,
+        symbols: Collection[str] | None = None,
+        until: When | None = None,
+        version: int | None = None,
+        exclude: pl.DataFrame | None = None,
+    ) -> Bars:
+        """Read adjusted bars on the store's calendar.
+
+        Parameters
+        ----------
+        symbols : Collection of str, optional
+            Canonical names.
+        until : date or datetime, optional
+            Cut: no later row, session, symbol or delisting is seen.
+        version : int, optional
+            By default the last one.
+        exclude : pl.DataFrame, optional
+            Rows (``symbol``, ``time``) to leave out, such as defective ones. The calendar stays.
+
+        Raises
+        ------
+        SymbolError
+            When the store has never seen a symbol asked for.
+        """
+        version = self.version if version is None else version  # one version, also while another is written
+        frame = self.frame(symbols, end=until, version=version)
+        if symbols is not None:
+            self._check_known(symbols, frame, version)
+        if exclude is not None and len(exclude):
+            masked = exclude.select("symbol", pl.col("time").cast(frame.schema["time"]))
+            frame = frame.join(masked, on=["symbol", "time"], how="anti", maintain_order="left")
+        calendar = self.calendar(version, until)
+        return to_bars(frame, calendar, self.meta.market, self.status(version))
+
+    def calendar(self, version: int | None = None, until: When | None = None) -> Calendar:
+        """Return the sessions between the first and the last bar; ``until`` cuts as in ``bars``.
+
+        On an ``observed`` daily calendar a day counts when at least 5 % of the usual number of symbols trade.
+        """
+        rows = self.table.scan(version).select("time").group_by("time").agg(num=pl.len())
+        _, last = self._bounds(None, until)
+        if last is not None:
+            rows = rows.filter(pl.col("time") <= last)
+        counts = rows.collect(engine="in-memory").sort("time")
+        return calendar_of(counts, self.meta.calendar, self.meta.frequency)
+
+    def symbols(self, version: int | None = None) -> tuple[str, ...]:
+        """Return the symbols that have a bar, sorted."""
+        names = self.table.scan(version).select(pl.col("symbol").unique()).collect(engine="streaming")
+        return tuple(names["symbol"].sort().to_list())
+
+    def status(self, version: int | None = None) -> pl.DataFrame:
+        """Return listings, delistings, suspensions and ST spells: columns of ``STATUS_SCHEMA``."""
+        found = self._beside("status", version)
+        return pl.DataFrame(schema=STATUS_SCHEMA) if found is None else found
+
+    def conflicts(self, version: int | None = None) -> pl.DataFrame:
+        """Return all rows of each (symbol, time) that sources gave more than once with different values.
+
+        ``kept`` marks the one that is stored; ``file`` and ``line`` say where each came from.
+        """
+        found = self._beside("conflicts", version)
+        return pl.DataFrame(schema={"symbol": pl.String, "time": pl.Date}) if found is None else found
+
+    def failures(self, version: int | None = None) -> pl.DataFrame:
+        """Return what the import or update that made this version could not read, row by row."""
+        found = self._beside("failures", version)
+        return pl.DataFrame(schema={"kind": pl.String}) if found is None else found
+
+    def declared(self) -> dict[str, Any]:
+        """Return what the last import or update said about its source; nothing for an empty store."""
+        notes = (note for _, _, note in self.table.history() if "declared" in note)
+        return dict(next(notes, {}).get("declared", {}))
+
+    def info(self) -> StoreInfo:
+        """Describe the last version."""
+        version = self.version
+        rows = self.table.scan(version)
+        spans = rows.select(
+            num=pl.len(),
+            symbols=pl.col("symbol").n_unique(),
+            first=pl.col("time").min(),
+            last=pl.col("time").max(),
+        ).collect(engine="in-memory")
+        bases = (
+            rows.group_by("basis").agg(pl.col("symbol").n_unique()).collect(engine="in-memory").sort("basis")
+        )
+        span = spans.row(0, named=True)
+        return StoreInfo(
+            path=str(self.path),
+            version=version,
+            market=self.meta.market,
+            frequency=self.meta.frequency,
+            calendar=self.meta.calendar,
+            declared=self.declared(),
+            num_rows=span["num"],
+            num_symbols=span["symbols"],
+            num_sessions=len(self.calendar(version)),
+            first=span["first"],
+            last=span["last"],
+            bases=dict(bases.iter_rows()),
+            num_conflicts=len(self.conflicts(version)),
+            num_failures=len(self.failures(version)),
+            num_files=len(self.table.files(version)),
+            size_bytes=sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file()),
+            cited=self.cited(),
+            history=tuple(VersionNote(*entry) for entry in self.table.history()),
+        )
+
+    def publish(
+        self,
+        rows: pl.DataFrame,
+        note: Mapping[str, Any],
+        *,
+        periods: Collection[int] | None,
+        beside: Mapping[str, pl.DataFrame],
+    ) -> int:
+        """Add a version; the writer lock must be held.
+
+        Parameters
+        ----------
+        rows : pl.DataFrame
+            Columns of ``STORE_COLUMNS``, sorted.
+        note : Mapping
+            What happened, kept with the version.
+        periods : Collection of int, optional
+            As in ``BarsTable.commit``.
+        beside : Mapping
+            ``status``, ``conflicts``, ``failures`` as of the new version; one that is absent stays as it is.
+        """
+        self._drop_orphans()
+        upcoming = 0 if self.is_empty else self.version + 1
+        for name, table in beside.items():
+            with atomic_path(self.path / name / f"{upcoming:08d}.parquet") as temporary:
+                table.write_parquet(temporary)
+        return self.table.commit(rows, None if periods is None else sorted(periods), note)
+
+    def staging(self) -> Staging:
+        """Where an unfinished import keeps its parts."""
+        return Staging(self.path / "staging")
+
+    def cite(self, version: int, run: str) -> None:
+        """Record that ``run`` was made from ``version``: compaction keeps it."""
+        self.table.open(version)
+        write_json(self.path / "cites" / f"{run}.json", {"version": version})
+
+    def cited(self) -> dict[str, int]:
+        """Return run to version."""
+        files = sorted((self.path / "cites").glob("*.json"))
+        return {file.stem: int(read_json(file)["version"]) for file in files}
+
+    def compact(self, keep_hours: int = 24) -> int:
+        """Merge small files and drop what only old versions need that no run cites.
+
+        Parameters
+        ----------
+        keep_hours : int
+            Files dropped from the last version more recently stay, for readers that are at work.
+
+        Returns
+        -------
+        int
+            Number of files removed.
+        """
+        with writer_lock(self.path):
+            self._drop_orphans()
+            return self.table.compact(tuple(self.cited().values()), keep_hours)
+
+    def _check_known(self, symbols: Collection[str], frame: pl.DataFrame, version: int | None) -> None:
+        absent = set(symbols) - set(frame["symbol"].unique())
+        unknown = sorted(absent - set(self.symbols(version))) if absent else []
+        if unknown:
+            raise SymbolError(
+                f"not in the store: {', '.join(unknown[:5])}{' ...' if len(unknown) > 5 else ''}",
+                "barcast data info shows what is; barcast data update adds symbols",
+            )
+
+    def _bounds(self, start: When | None, end: When | None) -> tuple[When | None, When | None]:
+        """Make both comparable with ``time``."""
+        if self.meta.frequency == "1d":
+            return _as_date(start), _as_date(end)
+        midnight, last = datetime.min.time(), datetime.max.time()
+        first = start if start is None or isinstance(start, datetime) else datetime.combine(start, midnight)
+        final = end if end is None or isinstance(end, datetime) else datetime.combine(end, last)
+        return _as_utc(first), _as_utc(final)
+
+    def _periods(self, start: When | None, end: When | None) -> tuple[int, int] | None:
+        """Partitions that can hold rows between the bounds."""
+        if start is None and end is None:
+            return None
+        ends = pl.select(
+            first=self.table.period(pl.lit(start or date(1, 1, 1))),
+            last=self.table.period(pl.lit(end or date.max)),
+        )
+        return int(ends.row(0)[0]), int(ends.row(0)[1])
+
+    def _beside(self, name: str, version: int | None) -> pl.DataFrame | None:
+        """Read what stood beside a version: the last file that is not newer."""
+        wanted = self.version if version is None else version
+        files = [file for file in (self.path / name).glob("*.parquet") if _number(file) <= wanted]
+        return pl.read_parquet(max(files, key=_number)) if files else None
+
+    def _drop_orphans(self) -> None:
+        """Remove what a killed writer left for a version that never came."""
+        newest = -1 if self.is_empty else self.version
+        for name in _BESIDE:
+            for file in (self.path / name).glob("*.parquet"):
+                if _number(file) > newest:
+                    file.unlink()
+
+
+def _number(file: Path) -> int:
+    return int(file.name.split(".")[0])
+
+
+def _as_date(when: When | None) -> date | None:
+    return when.date() if isinstance(when, datetime) else when
+
+
+def _as_utc(when: datetime | None) -> datetime | None:
+    """Naive UTC."""
+    if when is None or when.tzinfo is None:
+        return when
+    return when.astimezone(UTC).replace(tzinfo=None)

@@ -1,0 +1,242 @@
+import json
+import subprocess
+import sys
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+from barcast.cli.data import app
+from barcast.core.config import to_plain
+from barcast.core.errors import DataError, ResourceError, StoreBusyError, UsageError
+from barcast.core.workspace import Workspace
+from barcast.pipeline.data import import_data, import_sample, plan_import, store_info, update_data
+from barcast.sources import ImportOptions
+from barcast.store import MarketStore
+from barcast.store.lock import writer_lock
+from tests.sources.builders import bars
+from tests.store.builders import rows
+from tests.store.test_merge import RAW, as_given, assert_same
+
+CN = ImportOptions(market="cn", basis="adjusted", volume_unit="share")
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    (tmp_path / "in").mkdir()
+    for code in ("600519", "000001"):
+        bars(20).rename({"date": "日期", "close": "收盘"}).write_csv(tmp_path / "in" / f"{code}.csv")
+    return tmp_path / "in"
+
+
+def test_import_says_what_it_did(tmp_path, folder):
+    (folder / "300750.csv").write_text("日期,开盘\n")
+    result = import_data(tmp_path, folder, CN)
+    assert (result.num_rows, result.num_symbols, result.num_failures, result.num_files) == (40, 2, 1, 3)
+    assert (result.version, result.published) == (0, True)
+    assert result.failures[0]["file"].endswith("300750.csv")
+    assert result.declared["basis"] == "adjusted"
+    assert (result.first, result.last) == (date(2024, 1, 2), date(2024, 1, 29))
+    json.dumps(to_plain(result))
+    assert MarketStore.open(tmp_path / "market").failures().height == 1
+
+
+def test_the_same_import_twice_does_nothing(tmp_path, folder):
+    import_data(Workspace(tmp_path), folder, CN)
+    again = import_data(tmp_path, folder, CN)
+    assert (again.published, again.version) == (False, 0)
+    bars(21).write_csv(folder / "600519.csv")
+    with pytest.raises(UsageError, match="barcast data update"):
+        import_data(tmp_path, folder, CN)
+    replaced = import_data(tmp_path, folder, CN, replace_all=True)
+    assert (replaced.version, replaced.num_rows) == (1, 41)
+    assert MarketStore.open(tmp_path / "market").frame(version=0).height == 40
+
+
+def test_a_store_keeps_its_market_and_remembers_what_was_declared(tmp_path, folder):
+    import_data(tmp_path, folder, CN)
+    with pytest.raises(UsageError, match="this store holds cn"):
+        update_data(tmp_path, folder, ImportOptions(market="us", basis="raw"))
+    with pytest.raises(UsageError, match="this store holds 1d"):
+        import_data(tmp_path, folder, ImportOptions(frequency="1h"), replace_all=True)
+    bars(22).write_csv(folder / "600519.csv")
+    assert update_data(tmp_path, folder).changes["appended"] == 2
+    assert store_info(tmp_path).declared["volume_unit"] == "share"
+
+
+def test_nothing_readable_is_an_error_that_shows_the_first_reasons(tmp_path):
+    (tmp_path / "a.csv").write_text("hello\n")
+    with pytest.raises(DataError, match=r"nothing could be imported.*a\.csv"):
+        import_data(tmp_path / "w", tmp_path / "a.csv", CN)
+    assert not (tmp_path / "w" / "market" / "store.json").exists()
+
+
+def test_dry_run_reads_and_writes_nothing(tmp_path, folder):
+    plan = plan_import(tmp_path / "w", folder, CN)
+    assert (plan.num_files, plan.looked_at[0]["rows"]) == (2, 20)
+    assert plan.looked_at[0]["roles"]["close"] == "收盘"
+    assert plan.looked_at[0]["symbols"] == ["000001.SZ"]
+    assert not (tmp_path / "w").exists()
+
+
+def test_parts_and_one_part_give_the_same(tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    frame = rows([f"S{i}" for i in range(7)])
+    for (symbol,), own in frame.partition_by("symbol", as_dict=True).items():
+        as_given(own).write_csv(tmp_path / "in" / f"{symbol}.csv")
+    monkeypatch.setattr("barcast.pipeline.ingest._PART_FILES", 2)
+    import_data(tmp_path / "w", tmp_path / "in", RAW)
+    assert_same(MarketStore.open(tmp_path / "w" / "market").frame(), frame)
+
+
+def test_a_changed_file_is_read_again_after_an_interruption(tmp_path, folder, monkeypatch):
+    monkeypatch.setattr("barcast.pipeline.ingest._PART_FILES", 1)
+    from barcast.pipeline import data
+
+    def full(*_, **__):
+        raise ResourceError("no space left")
+
+    with monkeypatch.context() as patch, pytest.raises(ResourceError):
+        patch.setattr(data.MarketStore, "publish", full)
+        import_data(tmp_path, folder, CN)
+    bars(25).write_csv(folder / "600519.csv")
+    result = import_data(tmp_path, folder, CN)
+    assert (result.num_resumed_files, result.num_rows) == (1, 45)
+
+
+def test_other_options_do_not_take_up_staged_parts(tmp_path, folder, monkeypatch):
+    monkeypatch.setattr("barcast.pipeline.ingest._PART_FILES", 1)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(
+            "barcast.pipeline.ingest.assemble", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt())
+        )
+        import_data(tmp_path, folder, CN)
+    lots = ImportOptions(market="cn", basis="adjusted", volume_unit="lot")
+    assert import_data(tmp_path, folder, lots).num_resumed_files == 0
+    assert MarketStore.open(tmp_path / "market").frame()["volume"][0] == 100_000
+
+
+def test_status_reaches_the_bars(tmp_path, folder):
+    facts = tmp_path / "status.csv"
+    facts.write_text("symbol,kind,start\n1,delisted,2024-01-20\n600519,st,2024-01-05\n")
+    import_data(tmp_path, folder, CN, status=facts)
+    store = MarketStore.open(tmp_path / "market")
+    found = store.bars()
+    assert found.calendar.times[found.delisted[0]].item() == date(2024, 1, 22)
+    assert found.delisted[1] == -1
+    more = pl.DataFrame({"symbol": ["600519"], "kind": ["delisted"], "start": [date(2024, 1, 26)]})
+    result = update_data(tmp_path, folder, status=more)  # nothing new but a fact
+    assert (result.published, store.status().height) == (True, 3)
+    assert store.bars().delisted[1] >= 0
+    assert store.bars(version=0).delisted[1] == -1
+    assert store.frame().height == 40
+
+
+def test_a_second_writer_is_told_who_is_at_work(tmp_path, folder):
+    import_data(tmp_path, folder, CN)
+    with writer_lock(tmp_path / "market"), pytest.raises(StoreBusyError, match="is being written by process"):
+        update_data(tmp_path, folder)
+
+
+def test_a_disk_that_fills_up_leaves_the_last_version(tmp_path, folder):
+    """A limit on file size stands in for the full disk: the same refusal, in the middle of a write."""
+    import_data(tmp_path, folder, CN)
+    big = tmp_path / "big.parquet"
+    frame = as_given(rows([f"{i:06d}" for i in range(1, 90)], factors=False), factors=False)
+    frame.rename({"symbol": "code"}).write_parquet(big)
+    code = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "from barcast.pipeline.data import update_data\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))\n"
+        "update_data(sys.argv[1], sys.argv[2])"
+    )
+    failed = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path), str(big)], capture_output=True, text=True, check=False
+    )
+    assert failed.returncode != 0
+    assert "too large" in failed.stderr
+    store = MarketStore.open(tmp_path / "market")
+    assert (store.version, store.frame().height) == (0, 40)
+    assert update_data(tmp_path, big).published
+
+
+def test_no_permission(tmp_path, folder, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(ResourceError, match="no permission"):
+        import_data(tmp_path / "w", folder, CN)
+
+
+def test_the_sample_is_imported_once(tmp_path):
+    result = import_sample(Workspace(tmp_path))
+    assert (result.num_rows, result.num_symbols) == (12154, 5)
+    assert not import_sample(Workspace(tmp_path)).published
+    found = MarketStore.open(tmp_path / "market").bars()
+    assert found.symbols == ("AAPL", "FB", "GOOG", "IBM", "MSFT")
+    assert len(found) == 12154  # every row lies on the exchange's calendar
+
+
+def test_late_bars_and_their_reasons_reach_the_result(tmp_path, folder):
+    now = datetime(2024, 1, 29, 6, tzinfo=UTC)  # before the close in Shanghai
+    result = import_data(tmp_path, folder, CN, now=now)
+    assert (result.num_unfinished, result.last) == (2, date(2024, 1, 26))
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def test_commands(tmp_path, folder):
+    said = ("--market", "cn", "--basis", "adjusted", "--volume-unit", "share", "--workspace", tmp_path)
+    dry = invoke("import", folder, *said, "--dry-run")
+    assert dry.exit_code == 0, dry.output
+    assert "nothing was imported" in dry.output
+    done = invoke("import", folder, *said, "--json")
+    assert json.loads(done.stdout)["num_rows"] == 40
+    assert "000001 -> 000001.SZ" in done.stdout
+    (folder / "600519.csv").write_text(bars(23).write_csv().replace("10.0,", "ten,"))
+    updated = invoke("update", folder, "--workspace", tmp_path)
+    assert updated.exit_code == 0, updated.output
+    assert "appended 3" in updated.output
+    assert "close `ten`" in invoke("info", "--failures", "--workspace", tmp_path).output
+    info = json.loads(invoke("info", "--json", "--workspace", tmp_path).stdout)
+    assert (info["version"], info["num_symbols"], info["history"][0]["note"]["verb"]) == (1, 2, "update")
+    assert "adjusted (2 symbols)" in invoke("info", "--workspace", tmp_path).output
+    assert invoke("info", "--symbols", "--workspace", tmp_path).output.split() == ["000001.SZ", "600519.SH"]
+    out = tmp_path / "out.csv"
+    assert (
+        invoke("export", out, "--format", "csv", "--from", "2024-01-20", "--workspace", tmp_path).exit_code
+        == 0
+    )
+    assert pl.read_csv(out, try_parse_dates=True)["time"].min() == date(2024, 1, 22)
+    assert isinstance(invoke("export", out, "--from", "soon", "--workspace", tmp_path).exception, UsageError)
+
+
+def test_the_result_is_printed_alone_on_stdout(tmp_path, folder):
+    done = invoke(
+        "import", folder, "--market", "cn", "--basis", "raw", "--volume-unit", "lot", "-w", tmp_path
+    )
+    assert "version 0: 40 bars of 2 symbols" in done.stdout
+    assert "taken for granted: market cn" in done.stdout
+    assert "reading 2 files" in done.stderr
+
+
+@pytest.mark.realdata
+def test_real_markets_come_in_whole(tmp_path, real_data):
+    kdd = import_data(tmp_path / "kdd", real_data / "kdd17.parquet", ImportOptions(market="us", basis="raw"))
+    assert (kdd.num_rows, kdd.num_symbols, kdd.num_failures) == (125_900, 50, 0)
+    rows_of = MarketStore.open(tmp_path / "kdd" / "market").frame()
+    step = (pl.col("split_factor") / pl.col("split_factor").shift(1).over("symbol")).round(3)
+    splits = rows_of.with_columns(step=step).filter((pl.col("step") - 1).abs() > 0.01)
+    assert splits.filter(pl.col("symbol") == "AAPL").select("time", "step").rows() == [
+        (date(2014, 6, 9), 7.0)
+    ]
+    assert {"BRK-B", "CMCSA", "D", "DUK", "GOOGL", "KO", "MA", "MO", "RIO", "VALE"} <= set(splits["symbol"])
+    hourly = ImportOptions(market="crypto", frequency="1h", tz="UTC", stamp="start")
+    coins = import_data(tmp_path / "coins", real_data / "crypto_1h.parquet", hourly)
+    assert (coins.num_rows, coins.num_symbols) == (149_942, 2)
+    assert len(MarketStore.open(tmp_path / "coins" / "market").bars()) == 149_942
