@@ -111,18 +111,19 @@ def load_bars(workspace: Workspace, config: DataConfig) -> CheckedBars:
     """
     store = MarketStore.open(workspace.market)
     until = _as_date(config.asof)
-    frame = store.frame(symbols=chosen_symbols(store, config), end=until)
-    calendar = store.calendar(until=until)
+    version = store.version  # one version throughout, whatever another process publishes meanwhile
+    frame = store.frame(symbols=chosen_symbols(store, config), end=until, version=version)
+    calendar = store.calendar(version, until)
     policy = quality_policy(workspace, config.quality)
-    report = check_bars(frame, calendar, store.meta.market, store.conflicts())
+    report = check_bars(frame, calendar, store.meta.market, store.conflicts(version))
     masked = apply_policy(report, policy)
     if len(masked):
         frame = frame.join(masked, on=["symbol", "time"], how="anti", maintain_order="left")
     if not len(frame):
         raise DataError("no bar is left to work with", "barcast data check, barcast data info")
-    bars = to_bars(frame, calendar, store.meta.market, store.status())
+    bars = to_bars(frame, calendar, store.meta.market, store.status(version))
     basis = tuple(frame["basis"].unique().sort().to_list())
-    return CheckedBars(bars, store.version, basis, report, policy)
+    return CheckedBars(bars, version, basis, report, policy)
 
 
 def quality_policy(workspace: Workspace, choices: Mapping[str, str]) -> QualityPolicy:

@@ -20,6 +20,7 @@ from barcast.pipeline.dataset import Dataset, build_dataset, resolve_features
 from barcast.pipeline.forecast import ScoreMap, fit_score_map, prediction_rows
 from barcast.pipeline.market import Market, load_market
 from barcast.pipeline.settings import RunConfig
+from barcast.store import MarketStore
 from barcast.windows.index import own_bars
 
 #: Segments whose rows go into the predictions table.
@@ -59,6 +60,7 @@ def train(
     market = market or load_market(workspace, config.data)
     resolve_features(workspace, config.data.features)  # a name that is not known must leave no run behind
     run = _open(workspace, config, market)
+    MarketStore.open(workspace.market).cite(market.store_version, run.name)
     if run.is_done and not fresh:
         progress.note(f"{run.name} is there already (use --fresh to train it again)")
         return Trained(run, market)
