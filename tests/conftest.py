@@ -63,3 +63,39 @@ def make_bars(
 def bars() -> Bars:
     """Six symbols of unequal length on 300 sessions."""
     return make_bars()
+
+
+class SoakTable:
+    """Results of the long sweeps, written as one committed Markdown table."""
+
+    path = Path(__file__).parents[1] / "benchmarks" / "results" / "soak.md"
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[str, str, bool]] = []
+
+    def add(self, room: str, what: str, passed: bool) -> None:
+        """Note one result."""
+        self.rows.append((room, what, passed))
+
+    def write(self) -> None:
+        """Write the table, sorted by room; rows of rooms that did not run are kept."""
+        rooms = {room for room, *_ in self.rows}
+        head = ["| room | what | result |", "| --- | --- | --- |"]
+        kept = []
+        if self.path.is_file():
+            lines = self.path.read_text(encoding="utf-8").splitlines()[2:]
+            kept = [line for line in lines if line.split("|")[1].strip() not in rooms]
+        new = [
+            f"| {room} | {what} | {'passed' if passed else 'FAILED'} |" for room, what, passed in self.rows
+        ]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text("\n".join([*head, *sorted(kept + new)]) + "\n", encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def soak_table():
+    """The table that `make soak` leaves behind."""
+    table = SoakTable()
+    yield table
+    if table.rows:
+        table.write()

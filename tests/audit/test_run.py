@@ -112,6 +112,12 @@ def test_vocabulary_of_symbols_that_taught_nothing(place, tampered):
     assert first.symbol == "LATER" and "no label in `fit`" in first.detail
 
 
+@pytest.mark.parametrize("name", ["num_teaching_rows", "last_teaching_session"])
+def test_rows_beyond_fit_that_taught(place, tampered, name):
+    tampered.update(**{name: {"num_teaching_rows": 9999, "last_teaching_session": "2020-03-02"}[name]})
+    assert only(audit_run(place, tampered, FAST), "teaching").column == name
+
+
 def test_outcomes_of_sealed_rows_written_down(place, tampered):
     table = read_predictions(tampered.predictions)
     write_predictions(tampered.predictions, table.with_columns(pl.col("y").fill_null(0.01)))
@@ -147,6 +153,24 @@ def test_session_statistics_planted_in_the_pipeline(place, run, monkeypatch):
     assert (report.findings[0].stage, report.findings[0].column) == ("inputs", "ret_1")
     with pytest.raises(LeakError, match=r"inputs: `ret_1` of S\d+ at 20\d\d-"):
         report.raise_if_leaking()
+
+
+def test_calibration_on_test_planted_in_training(place, run, tmp_path, monkeypatch):
+    """Planted in the pipeline: maps are fitted on every scored row instead of those of `weigh`."""
+    from barcast.pipeline import train as verb
+
+    other = Workspace(tmp_path)
+    shutil.copytree(place.market, other.market)
+    honest = verb.fit_score_map
+
+    def leaky(score, y, volatility, session, horizon):
+        return honest(*(np.concatenate([a, a[-200:] * 2]) for a in (score, y, volatility)),
+                      np.concatenate([session, session[-200:]]), horizon)  # fmt: skip
+
+    monkeypatch.setattr(verb, "fit_score_map", leaky)
+    spoiled = train(other, resolve(other, "ridge", {"features": "core12"})).run
+    monkeypatch.undo()
+    assert only(audit_run(other, spoiled, FAST), "calibration").check == "recorded state"
 
 
 def test_a_store_that_changed_is_not_a_leak(run, tmp_path):

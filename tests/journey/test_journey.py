@@ -262,7 +262,11 @@ def test_a_killed_training_goes_on(place, tmp_path, moment):
     child.wait()
     subprocess.run([*command, "-w", str(killed)], check=True, capture_output=True, env=os.environ)
     found = [
-        {r.name: r.weights.read_bytes() for r in list_runs(Workspace(copy)) if r.name.startswith("lstm-") and r.is_done}
+        {
+            r.name: r.weights.read_bytes()
+            for r in list_runs(Workspace(copy))
+            if r.name.startswith("lstm-") and r.is_done
+        }
         for copy in (straight, killed)
     ]
     assert found[0] == found[1]

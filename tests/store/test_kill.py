@@ -101,7 +101,7 @@ def test_a_version_is_seen_whole_while_the_next_is_written(market):
 
 
 @pytest.mark.soak
-def test_import_and_update_killed_at_every_touch_of_the_disk(market, monkeypatch):
+def test_import_and_update_killed_at_every_touch_of_the_disk(market, monkeypatch, soak_table):
     monkeypatch.setattr("barcast.pipeline.ingest._PART_FILES", 3)
     folder, first, frame = market
     total, _, _ = run("import", folder / "clean", folder / "first", 0)
@@ -112,11 +112,13 @@ def test_import_and_update_killed_at_every_touch_of_the_disk(market, monkeypatch
         shutil.rmtree(folder / "w")
         import_data(folder / "w", folder / "first", RAW)
         kill_update(folder, first, frame, when)
+    soak_table.add("store", f"import killed at each touch of the disk; update at each of {total}", True)
 
 
 @pytest.mark.soak
-def test_killed_at_random_moments(market):
+def test_killed_at_random_moments(market, soak_table):
     folder, first, frame = market
     for _ in range(30):
         kill_import(folder, first, "random", seconds=0.4)
         kill_update(folder, first, frame, "random", seconds=0.4)
+    soak_table.add("store", "import and update killed at 30 random moments each", True)

@@ -231,3 +231,29 @@ def test_killed_and_resumed_is_bit_equal(tmp_path):
     curve = RunFolder(tmp_path / "killed").read_metrics()
     keys = ("step", "train_loss", "stop_score", "lr")
     assert [[line[k] for k in keys] for line in curve] == [[line[k] for k in keys] for line in result.curve]
+
+
+@pytest.mark.soak
+def test_twenty_kills_leave_no_trace(tmp_path, soak_table):
+    config = replace(CONFIG, epochs=30, checkpoint_seconds=0.0)
+    data, score = planted()
+    straight, _ = fit(tmp_path / "straight", data, score, config)
+    for moment in range(20):
+        folder = tmp_path / f"killed-{moment}"
+        kill_and_resume(folder, kills=1, seed=moment)
+        resumed, _ = load_tensors(folder / "weights.safetensors")
+        equal = all(torch.equal(w, resumed[n]) for n, w in straight.state_dict().items())
+        soak_table.add("training", f"SIGKILL at random moment {moment + 1} of 20", equal)
+        assert equal
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("length", [1, 7, 20, 60])
+@pytest.mark.parametrize("parts", [1, 2, 5])
+def test_grid_of_batches(tmp_path, soak_table, length, parts):
+    """Every combination of stretch length and accumulation learns the planted signal."""
+    data, score = planted()
+    config = replace(CONFIG, stretch_length=length, gradient_accumulation_steps=parts)
+    _, result = fit(tmp_path / "a", data, score, config)
+    soak_table.add("training", f"stretch {length}, {parts} parts: correlation {result.best_score:.3f}", True)
+    assert result.best_score > 0.5

@@ -46,11 +46,11 @@ Loss = Callable[[Tensor, Tensor, int], Tensor]
 class TrainConfig:
     """Options of the loop."""
 
-    epochs: int = 8
+    epochs: int = 4
     """Most epochs; early stopping usually ends sooner."""
     batch_size: int = 15360
     """Labels a step, whether they come as windows or as stretches."""
-    lr: float = 2e-3
+    lr: float = 1e-3
     """Highest learning rate, after warm-up."""
     weight_decay: float = 1e-2
     warmup: float = 0.05
@@ -64,7 +64,7 @@ class TrainConfig:
     stretch_length: int = 120
     """K, predictions of one pass; 1 trains on plain windows."""
     evaluations_per_epoch: int = 4
-    patience: int = 8
+    patience: int = 6
     """Evaluations without a better `stop` score before training ends."""
     amp: Literal["auto", "bf16", "off"] = "auto"
     """bf16 where the processor has it; evaluation is always float32."""
