@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from barcast.core.progress import Progress
-from barcast.core.runs import RunFolder, list_runs, open_run
+from barcast.core.runs import RunFolder, list_runs
 from barcast.core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -136,12 +136,13 @@ def report(run: str | None = None, *, workspace: Place = None, open_test: bool =
     return report_again(place, newest_run(place, run), open_test=open_test)
 
 
-def audit(run: str, *, workspace: Place = None) -> AuditReport:
-    """Look for any value of a run that sees beyond its cutoff."""
-    from barcast.audit import audit_run
+def audit(run: str | None = None, *, features: str | None = None, workspace: Place = None) -> AuditReport:
+    """Look for any value of a run (by default the newest), or of a feature set, that sees beyond its cutoff."""
+    from barcast.audit import audit_features, audit_run
+    from barcast.pipeline.predict import newest_run
 
     place = _place(workspace)
-    return audit_run(place, open_run(place, run))
+    return audit_features(place, features) if features else audit_run(place, newest_run(place, run))
 
 
 def runs(*, workspace: Place = None) -> list[RunFolder]:

@@ -18,7 +18,7 @@ from barcast.windows.normalise import CLIP, FittedScaler
 from tests.audit.builders import make_market, make_workings, make_world
 
 
-def findings_of(workings, world, num_cuts=3):
+def findings_of(workings, world, num_cuts=2):
     cuts = choose_cuts(workings.market, num_cuts, warmup=60)
     return in_order(list(examine(workings, world, cuts).findings.values()))
 

@@ -15,12 +15,14 @@ from barcast.core.predictions import read_predictions, write_predictions
 from barcast.core.runs import RunFolder
 from barcast.core.workspace import Workspace
 from barcast.pipeline import dataset
+from barcast.pipeline.data import import_data
 from barcast.pipeline.settings import resolve
 from barcast.pipeline.train import train
+from barcast.sources import ImportOptions
 from barcast.store import MarketStore, StoreMeta
 from tests.audit.builders import make_world
 
-FAST = AuditSettings(num_cuts=2, num_symbols=30)
+FAST = AuditSettings(num_cuts=1, num_symbols=30)
 
 
 def make_workspace(root, world) -> Workspace:
@@ -249,3 +251,41 @@ def test_command_exits_with_seven_on_a_leak(place, capsys):
     assert found["clean"] is False and found["findings"][0]["stage"] == "features"
     assert "rest of the session: features: `" in printed.err
     assert _run(["audit", "name", "--features", "core12", "-w", str(place.root)], debug=False) == 2
+
+
+@pytest.fixture(scope="module")
+def hours(tmp_path_factory):
+    """The same hourly bars of New York, stamped at their end, imported as declared: right and wrong."""
+    days = np.arange(np.datetime64("2023-11-13"), np.datetime64("2024-03-01"))
+    days = days[(days.astype("int64") + 3) % 7 < 5]
+    minutes = np.array([*range(630, 931, 60), 960])  # 10:30, 11:30, ..., 15:30, 16:00
+    times = (days[:, None].astype("datetime64[m]") + minutes.astype("timedelta64[m]")).ravel()
+    frames = []
+    for position, symbol in enumerate(("AAA", "BBB", "CCC")):
+        close = 50 * np.exp(np.cumsum(np.random.default_rng(position).normal(0, 0.005, len(times))))
+        bar = {"open": close * 0.999, "high": close * 1.002, "low": close * 0.998, "close": close}
+        time = pl.Series(times.astype("datetime64[us]"))
+        frames.append(
+            pl.DataFrame({"symbol": [symbol] * len(times), "time": time, **bar, "volume": 1e4 * close})
+        )
+    places = {}
+    for stamp in ("start", "end"):
+        places[stamp] = Workspace(tmp_path_factory.mktemp(stamp))
+        options = ImportOptions(market="us", frequency="1h", tz="America/New_York", stamp=stamp, basis="raw")
+        import_data(places[stamp], pl.concat(frames), options)
+    return places
+
+
+def test_bars_stamped_at_their_end_and_imported_as_starts(hours):
+    assert audit_features(hours["end"], "core12", FAST).is_clean
+    report = audit_features(hours["start"], "core12", FAST)
+    assert [finding.stage for finding in report.findings] == ["stamps"]
+    assert "--stamp end" in report.findings[0].detail
+
+
+def test_a_second_store_tells_which_stamps_are_wrong(hours):
+    report = audit_features(hours["start"], "core12", replace(FAST, against=hours["end"]))
+    assert [finding.check for finding in report.findings] == ["intraday stamp", "second source"]
+    assert "-3600 seconds" in report.findings[1].detail
+    again = audit_features(hours["end"], "core12", replace(FAST, against=hours["end"]))
+    assert again.is_clean and "second source" in {check.name for check in again.checks}

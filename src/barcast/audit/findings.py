@@ -62,7 +62,8 @@ class Finding:
         """The finding in one sentence."""
         values = ""
         if self.found is not None or self.expected is not None:
-            values = f" is {show(self.found)}, should be {show(self.expected)}"
+            then = "becomes" if self.cut else "should be"
+            values = f" is {show(self.found)}, {then} {show(self.expected)}"
         known = f" (known: up to {self.cut})" if self.cut else ""
         return f"{self.where}{values}{known}: {self.detail}"
 

@@ -20,11 +20,19 @@ from barcast.core.workspace import Workspace
 from barcast.features import FeatureSet
 from barcast.labels import forward_labels, trailing_volatility
 from barcast.pipeline import predict as serving
-from barcast.pipeline.dataset import make_panel
+from barcast.pipeline.dataset import make_panel, make_target
 from barcast.pipeline.forecast import fit_score_map
-from barcast.pipeline.market import VOLATILITY_BARS, Market, held_out, load_bars, session_times
+from barcast.pipeline.market import (
+    VOLATILITY_BARS,
+    Market,
+    held_out,
+    load_bars,
+    segments_of,
+    session_times,
+)
 from barcast.pipeline.settings import RunConfig
 from barcast.pipeline.train import SCORED, load_maps
+from barcast.windows.index import MIN_BARS, own_bars
 from barcast.windows.normalise import FittedScaler
 
 #: Recorded statistics that agree to this are the same.
@@ -37,7 +45,7 @@ THRESHOLD_SHARE = 0.002
 PREDICTIONS, TABLE = "recomputed predictions", "predictions table"
 STATE = "recorded state"
 ABOUT = {
-    STATE: "vocabulary, scaler and score maps fitted again on history that ends with their segments",
+    STATE: "teaching rows, vocabulary, scaler, score maps made again from history up to their segments",
     TABLE: "segments, outcomes, their dates and flags of every row; outcomes of test rows are sealed",
     PREDICTIONS: "whole sessions predicted again with the run's weights, the store read as of that session",
 }
@@ -76,7 +84,7 @@ class Recorded:
 
     def score_and_volatility(self, bars: Bars, rows: I64) -> tuple[F64, F64]:
         """Return scores (n, H) and trailing volatility (n,) through the path that serves predictions."""
-        return serving._scores(
+        return serving.score_rows(
             self.workspace, self.run, self.config, self.state, bars, self.features, self.universe(bars), rows
         )
 
@@ -86,15 +94,19 @@ def check_records(recorded: Recorded, ledger: Ledger, *, seed: int, progress: Pr
     progress.note("recorded vocabulary, scaler and score maps")
     table = read_predictions(recorded.run.predictions)
     past = _past(recorded)
-    findings = [*_vocabulary(recorded, past), *_scaler(recorded, past), *_maps(recorded, past, table)]
+    findings = [
+        *_teaching(recorded, past), *_vocabulary(recorded, past), *_scaler(recorded, past),
+        *_maps(recorded, past, table),
+    ]  # fmt: skip
     ledger.add(
         STATE, findings, len(recorded.state["vocabulary"]) + 3 * len(recorded.state["maps"]), ABOUT[STATE]
     )
     progress.note("recorded predictions")
     ledger.add(TABLE, _table(recorded, table), len(table), ABOUT[TABLE])
     for time in _sessions_to_repeat(table, seed):
-        progress.note(f"predicting {time} again from history up to it")
-        findings, num_values = _repeat(recorded, table, time)
+        asof = str(time.astype(recorded.market.bars.calendar.times.dtype))
+        progress.note(f"predicting {asof} again from history up to it")
+        findings, num_values = _repeat(recorded, table, time, asof)
         ledger.add(PREDICTIONS, findings, num_values, ABOUT[PREDICTIONS])
 
 
@@ -107,9 +119,29 @@ def _past(recorded: Recorded) -> Market:
         market,
         bars=bars,
         labels=labels,
-        segment=market.plan.assign(bars.session, labels.last_known_at),
+        segment=segments_of(market.plan, bars, labels),
         volatility=trailing_volatility(bars, VOLATILITY_BARS),
     )
+
+
+def _teaching(recorded: Recorded, past: Market) -> list[Finding]:
+    """Count the rows that may teach again: a label that reaches into a later segment must not be one."""
+    bars = past.bars
+    held = held_out(bars.symbols, recorded.config.data.hold_out_fold)[bars.symbol_of_row]
+    target = np.isfinite(make_target(past)[0]).any(axis=1)
+    rows = past.rows_of("fit") & (own_bars(bars.life_start) >= MIN_BARS) & ~held & target
+    info = recorded.run.info
+    last = str(bars.calendar.times[bars.session[rows].max(initial=0)])
+    for name, expected in (("num_teaching_rows", int(rows.sum())), ("last_teaching_session", last)):
+        if info[name] != expected:
+            return [
+                Finding(
+                    check=STATE, stage="teaching", column=name, found=info[name], expected=expected,
+                    cut=str(bars.calendar.times[-1]), columns=(name,),
+                    detail="the rows that taught are not those whose labels are known inside `fit`",
+                )
+            ]  # fmt: skip
+    return []
 
 
 def _vocabulary(recorded: Recorded, past: Market) -> list[Finding]:
@@ -243,13 +275,12 @@ def _sessions_to_repeat(table: pl.DataFrame, seed: int) -> list[np.datetime64]:
     return chosen
 
 
-def _repeat(recorded: Recorded, table: pl.DataFrame, time: np.datetime64) -> tuple[list[Finding], int]:
+def _repeat(
+    recorded: Recorded, table: pl.DataFrame, time: np.datetime64, asof: str
+) -> tuple[list[Finding], int]:
     """Read the store as of ``time``, predict its symbols again and compare with what was recorded."""
-    market = recorded.market
-    at = int(np.searchsorted(market.bars.calendar.times, time.astype(market.bars.calendar.times.dtype)))
-    asof = str(market.bars.calendar.times[at])
     bars = load_bars(recorded.workspace, replace(recorded.config.data, asof=asof)).bars
-    bars = bars.until(int(np.searchsorted(bars.calendar.times, market.bars.calendar.times[at])))
+    bars = bars.until(int(np.searchsorted(bars.calendar.times, np.datetime64(asof))))
     own = table.filter(pl.col("time") == pl.lit(time))
     num_values = 0
     for column, score_map in enumerate(load_maps(recorded.run)):

@@ -84,7 +84,7 @@ def audit_run(
     market = load_market(workspace, replace(config.data, asof=str(info["cutoff"])[:10]))
     if market.data_digest != info["data_digest"] or market.label_key != info["label_key"]:
         raise RunError(
-            f"the store has changed since `{run.name}` was trained (rows up to {info['cutoff']}): a value that "
+            f"the store has changed since `{run.name}` was trained (rows up to {info['cutoff']}): what "
             "differs could be a correction as well as a leak",
             f"train again on the data as it is: barcast train {config.model}",
         )

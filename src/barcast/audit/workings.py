@@ -21,7 +21,11 @@ from barcast.features import FeatureSet, Panel
 from barcast.labels import Labels, LabelSpec, forward_labels, trailing_volatility
 from barcast.models.registry import model_entries
 from barcast.pipeline import dataset, forecast
-from barcast.pipeline.market import VOLATILITY_BARS, Market
+from barcast.pipeline.market import (
+    VOLATILITY_BARS,
+    Market,
+    segments_of,
+)
 from barcast.pipeline.train import SCORED
 from barcast.quality import QualityPolicy, apply_policy, check_bars
 from barcast.store.adjust import to_bars
@@ -34,7 +38,8 @@ Array: TypeAlias = npt.NDArray[np.floating]
 #: Stages in the order in which values are made: the first one that changes is the cause.
 STAGES = (
     "stamps", "factors", "bars", "universe", "features", "scaler", "inputs", "volatility", "labels",
-    "tradable", "target", "segments", "vocabulary", "calibration", "forecasts", "score", "predictions",
+    "tradable", "target", "segments", "teaching", "vocabulary", "calibration", "forecasts", "score",
+    "predictions",
 )  # fmt: skip
 BAR_COLUMNS = ("open", "high", "low", "close", "volume", "amount", "close_traded")
 #: What the naive rules' rows of the predictions table say; a map fitted on `weigh` shapes the last two.
@@ -164,7 +169,7 @@ def standard_workings(
             panel, bars, features, fitted, universe
         ),
         labels=lambda bars: forward_labels(bars, spec),
-        segments=lambda bars, labels: market.plan.assign(bars.session, labels.last_known_at),
+        segments=lambda bars, labels: segments_of(market.plan, bars, labels),
         target=lambda market: dataset.make_target(market)[0],
         forecasts=naive_forecasts,
         score=score,

@@ -82,6 +82,7 @@ def _print_features(made: FeatureSet) -> None:
     from rich.text import Text
 
     table = Table("#", "feature", "formula", "warm-up", "source")
+    table.columns[2].overflow = "fold"  # a formula that is cut off says nothing
     for number, feature in enumerate(made.features, start=1):
         # Text, not str: the brackets of C[-5] are no markup
         table.add_row(

@@ -56,7 +56,11 @@ def fit_score_map(
     if slope is None:
         slope = shrunken_slope(score, y, session // (2 * horizon))
     own = np.isfinite(volatility) & (volatility > 0)
-    typical = float(np.median(volatility[own])) if own.any() else float(np.std(y) or 0.01) / np.sqrt(horizon)
+    typical = (
+        float(np.median(volatility[own]))
+        if own.any()
+        else float(np.std(y) if len(y) else 0.01) / np.sqrt(horizon)
+    )
     scale = np.where(own, volatility, typical) * np.sqrt(horizon)
     ratio = (y - slope * score) / scale
     # Limit moves and broken splices own a plain mean square: the widest thousandth counts as its border.

@@ -144,10 +144,9 @@ def load_market(workspace: Workspace, config: DataConfig) -> Market:
     bars = found.bars
     labels = forward_labels(bars, LabelSpec(horizons=config.horizons, delay=config.delay))
     plan = make_plan(bars, config, labels.spec)
-    known_at = labels.last_known_at
-    segment = plan.assign(bars.session, known_at)
+    segment = segments_of(plan, bars, labels)
     plan.require_rows(segment)
-    check_disjoint(bars.session, known_at, segment)
+    check_disjoint(bars.session, labels.last_known_at, segment)
     return Market(
         config=config,
         store_version=found.store_version,
@@ -162,6 +161,16 @@ def load_market(workspace: Workspace, config: DataConfig) -> Market:
         data_digest=bars.content_digest(),
         small_universe=is_small(bars, plan),
     )
+
+
+def segments_of(plan: SegmentPlan, bars: Bars, labels: Labels) -> I8:
+    """Give every row its segment, -1 where it serves none, shape (R,).
+
+    A row's horizons stay together and are judged by the one that is known last. A row with a label that is not
+    known at all serves no segment: whether it ever becomes known is decided later.
+    """
+    known_at = np.where(labels.known.all(axis=1), labels.last_known_at, -1).astype(np.int32)
+    return plan.assign(bars.session, known_at)
 
 
 def make_plan(bars: Bars, config: DataConfig, spec: LabelSpec) -> SegmentPlan:

@@ -144,7 +144,7 @@ def predict(
     last_rows, reasons = _rows_and_reasons(bars, at, _checked(symbols, bars))
     features = resolve_features(workspace, state["feature_set"])
     progress.note(f"predicting {len(last_rows)} symbols as of {bars.calendar.times[at]} with {run.name}")
-    scores, volatility = _scores(workspace, run, config, state, bars, features, universe, last_rows)
+    scores, volatility = score_rows(workspace, run, config, state, bars, features, universe, last_rows)
     table = _table(run, config, bars, last_rows, scores, volatility)
     if save and not symbols:
         write_predictions(run.path / "live" / f"{_stamp(bars.calendar.times[at])}.parquet", table)
@@ -218,7 +218,7 @@ def _rows_and_reasons(bars: Bars, at: int, wanted: Bools) -> tuple[I64, pl.DataF
     return np.array(rows, np.int64), table
 
 
-def _scores(
+def score_rows(
     workspace: Workspace, run: RunFolder, config: RunConfig, state: dict[str, object], bars: Bars,
     features: FeatureSet, universe: Bools, last_rows: I64,
 ) -> tuple[F64, F64]:  # fmt: skip

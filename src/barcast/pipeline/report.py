@@ -117,12 +117,14 @@ def _name_in(rows: CommonRows, run: str) -> str:
 
 
 def _title(model: str, market: Market) -> Text:
-    names = {"cn": "中国 A 股", "us": "美股", "crypto": "加密货币", "other": "市场"}
+    kinds = {
+        "cn": Text("A-share symbols", "中国 A 股标的"),
+        "us": Text("US symbols", "美股标的"),
+        "crypto": Text("coins", "加密货币标的"),
+    }
+    kind = kinds.get(market.bars.market, Text("symbols", "标的"))
     symbols = market.bars.num_symbols
-    return Text(
-        f"{model} on {symbols:,} {market.bars.market} symbols",
-        f"{model}：{names.get(market.bars.market, market.bars.market)} {symbols:,} 个标的",
-    )
+    return Text(f"{model} on {symbols:,} {kind.en}", f"{model}：{symbols:,} 个{kind.zh}")
 
 
 def _number(value: float | None) -> float | None:
@@ -241,7 +243,6 @@ def _difference_column(key: str, opponent: str) -> page.Column:
         key=key,
         title=Text(f"minus {opponent}", f"减 {opponent}"),
         format="score",
-        better="higher",
         neutral=0.0,
         help=Text(
             "Paired difference of the first column on the same sessions; an interval above 0 is a real lead.",

@@ -287,7 +287,7 @@ def model_card(run: RunFolder, dataset: Dataset, parent: RunFolder | None = None
     lines = [
         f"# {run.name}",
         "",
-        f"- model `{info['model']}`, made by `{info['command']}`",
+        f"- model `{info['model']}`; command: `{info['command']}`",
         f"- data: {bars.num_symbols} {bars.market} symbols, {len(bars)} bars to {market.cutoff}, store version "
         f"{market.store_version}, digest `{market.data_digest}`",
         f"- features `{dataset.features.name}`, target `{dataset.target_name}`, entry after "

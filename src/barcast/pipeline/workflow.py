@@ -130,4 +130,11 @@ def quickstart(
 
 
 #: Five symbols need a small network and small steps; everything else is the default.
-QUICKSTART = {"hidden_size": 32, "num_layers": 1, "batch_size": 1920, "stretch_length": 60, "epochs": 12, "lr": 2e-3}
+QUICKSTART = {
+    "hidden_size": 32,
+    "num_layers": 1,
+    "batch_size": 1920,
+    "stretch_length": 60,
+    "epochs": 12,
+    "lr": 2e-3,
+}
