@@ -137,7 +137,7 @@ def report(run: str | None = None, *, workspace: Place = None, open_test: bool =
 
 
 def audit(run: str | None = None, *, features: str | None = None, workspace: Place = None) -> AuditReport:
-    """Look for any value of a run (by default the newest), or of a feature set, that sees beyond its cutoff."""
+    """Look for any value of a run (by default the newest) or a feature set that sees beyond its cutoff."""
     from barcast.audit import audit_features, audit_run
     from barcast.pipeline.predict import newest_run
 

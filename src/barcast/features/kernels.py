@@ -53,25 +53,29 @@ def rolling(x: F64, y: F64, n: int, kind: int, num_carried: int, decay: float, b
     F64, shape (K, R)
         NaN in the first n - 1 rows of each life.
     """
-    powers = np.empty((num_carried, len(x)))  # windows of 1, 2, 4, ... rows
-    powers[0][:] = x
-    for k in range(1, num_carried):
-        powers[k][:] = 0.0  # one row has no spread, and is its own extreme
+    # windows of 1, then 2, 4, ... rows; a single row has no spread, and is its own extreme
+    powers = np.zeros((num_carried, len(x)))
+    copy_rows(x, powers[0])
     if kind == CORRELATION:
-        powers[1][:] = y
+        copy_rows(y, powers[1])
     result = powers
-    size = 1
-    covered = 0
-    while size <= len(x):
-        if n & size:
-            result = merged(powers, size, result, covered, kind, decay) if covered else powers
+    covered = 0 * n  # a literal 0 would be a type of its own, and all below be compiled for it once more
+    size = 1 + covered
+    while covered != n and size <= len(x):
+        wanted = (n & size) != 0 and (covered & size) == 0
+        if wanted and covered == 0:
+            result = powers
+            covered = size
+            continue
+        newer = result if wanted else powers
+        num_newer = covered if wanted else size
+        bigger = merged(powers, size, newer, num_newer, kind, decay)  # one call: it is compiled into here
+        if wanted:
+            result = bigger
             covered += size
-        if covered == n:
-            break
-        powers = merged(powers, size, powers, size, kind, decay)
-        size *= 2
-    if result is powers and n == 1:
-        result = powers.copy()  # it may be the caller's column
+        else:
+            powers = bigger
+            size *= 2
     if kind in (SPREAD, SKEW):
         clear_rounding(result[0], result[1], n)
     elif kind == CORRELATION:
@@ -85,6 +89,13 @@ def rolling(x: F64, y: F64, n: int, kind: int, num_carried: int, decay: float, b
 
 
 @kernel
+def copy_rows(x: F64, out: F64) -> None:
+    """Copy: a plain loop compiles in a fraction of the time of a slice assignment."""
+    for i in range(len(out)):
+        out[i] = x[i]
+
+
+@kernel
 def merged(older: F64, num_older: int, newer: F64, num_newer: int, kind: int, decay: float) -> F64:
     """Merge each window of ``num_newer`` rows in ``newer`` with the window of ``older`` rows before it.
 
@@ -95,83 +106,83 @@ def merged(older: F64, num_older: int, newer: F64, num_newer: int, kind: int, de
     out = np.empty_like(newer)
     nums = (num_older, num_newer)
     if kind == TOTAL:
-        merge_total(older, newer, out, num_newer, 1.0)
+        merge_total(older[0], newer[0], out[0], nums, 1.0)
     elif kind == EXPONENTIAL:
-        merge_total(older, newer, out, num_newer, decay**num_newer)
+        merge_total(older[0], newer[0], out[0], nums, decay**num_newer)
     elif kind in (HIGHEST, LAST_HIGHEST):
-        merge_highest(older, newer, out, num_newer)
+        merge_highest(older[0], newer[0], out[0], nums)
         if kind == LAST_HIGHEST:
-            merge_age(older, newer, out, num_newer)
+            merge_age(older[0], newer[0], older[1], newer[1], out[1], nums)
     elif kind == CORRELATION:
-        merge_mean(older, newer, out, nums, 0)
-        merge_mean(older, newer, out, nums, 1)
-        merge_squares(older, newer, out, nums, 0, 2)
-        merge_squares(older, newer, out, nums, 1, 3)
-        merge_products(older, newer, out, nums)
+        for row in range(2):
+            merge_mean(older[row], newer[row], out[row], nums)
+            merge_squares(older[row], newer[row], older[row + 2], newer[row + 2], out[row + 2], nums)
+        merge_products(older, newer, out[4], nums)
     else:
-        merge_mean(older, newer, out, nums, 0)
+        merge_mean(older[0], newer[0], out[0], nums)
         if kind != MEAN:
-            merge_squares(older, newer, out, nums, 0, 1)
+            merge_squares(older[0], newer[0], older[1], newer[1], out[1], nums)
         if kind == SKEW:
-            merge_cubes(older, newer, out, nums)
+            merge_cubes(older, newer, out[2], nums)
         if kind == FIT:
-            merge_trends(older, newer, out, nums)
+            merge_trends(older[0], newer[0], older[2], newer[2], out[2], nums)
     return out
 
 
 @kernel
-def aligned(older: F64, newer: F64, row: int, num_newer: int) -> tuple[F64, F64]:
-    """Return one carried row of the older and of the newer parts, part for part.
-
-    ``x[row][a:b]`` is contiguous for the compiler, ``x[:, a:b][row]`` is not, and its loops stay scalar.
-    """
-    return older[row][: older.shape[1] - num_newer], newer[row][num_newer:]
+def aligned(older: F64, newer: F64, nums: tuple[int, int]) -> tuple[F64, F64]:
+    """Cut one carried row of the older and of the newer parts so that what belongs together has one index."""
+    return older[: len(older) - nums[1]], newer[nums[1] :]
 
 
 @kernel
-def merge_total(older: F64, newer: F64, out: F64, num_newer: int, weight: float) -> None:
+def merge_total(older: F64, newer: F64, out: F64, nums: tuple[int, int], weight: float) -> None:
     """Add; with a weight below 1 the older part counts less."""
-    a, b = aligned(older, newer, 0, num_newer)
-    total = out[0][num_newer:]
+    a, b = aligned(older, newer, nums)
+    total = out[nums[1] :]
     for i in range(len(total)):
         total[i] = b[i] + weight * a[i]
 
 
 @kernel
-def merge_mean(older: F64, newer: F64, out: F64, nums: tuple[int, int], row: int) -> None:
+def merge_mean(older: F64, newer: F64, out: F64, nums: tuple[int, int]) -> None:
     """Average, in a form that gives exactly the value of equal parts."""
-    a, b = aligned(older, newer, row, nums[1])
-    mean = out[row][nums[1] :]
+    a, b = aligned(older, newer, nums)
+    mean = out[nums[1] :]
     weight = nums[0] / (nums[0] + nums[1])
     for i in range(len(mean)):
         mean[i] = b[i] + weight * (a[i] - b[i])
 
 
 @kernel
-def merge_highest(older: F64, newer: F64, out: F64, num_newer: int) -> None:
+def merge_highest(older: F64, newer: F64, out: F64, nums: tuple[int, int]) -> None:
     """Take the larger; a missing value makes the window missing."""
-    a, b = aligned(older, newer, 0, num_newer)
-    top = out[0][num_newer:]
+    a, b = aligned(older, newer, nums)
+    top = out[nums[1] :]
     for i in range(len(top)):
         top[i] = a[i] if a[i] > b[i] or a[i] != a[i] else b[i]
 
 
 @kernel
-def merge_age(older: F64, newer: F64, out: F64, num_newer: int) -> None:
+def merge_age(
+    older: F64, newer: F64, age_older: F64, age_newer: F64, out: F64, nums: tuple[int, int]
+) -> None:
     """Remember how many rows ago the maximum was; of equal ones the newest."""
-    a, b = aligned(older, newer, 0, num_newer)
-    age_a, age_b = aligned(older, newer, 1, num_newer)
-    age = out[1][num_newer:]
+    a, b = aligned(older, newer, nums)
+    age_a, age_b = aligned(age_older, age_newer, nums)
+    age = out[nums[1] :]
     for i in range(len(age)):
-        age[i] = age_a[i] + num_newer if a[i] > b[i] or a[i] != a[i] else age_b[i]
+        age[i] = age_a[i] + nums[1] if a[i] > b[i] or a[i] != a[i] else age_b[i]
 
 
 @kernel
-def merge_squares(older: F64, newer: F64, out: F64, nums: tuple[int, int], mean: int, row: int) -> None:
-    """Add squared deviations from the mean."""
-    a, b = aligned(older, newer, mean, nums[1])
-    squares_a, squares_b = aligned(older, newer, row, nums[1])
-    squares = out[row][nums[1] :]
+def merge_squares(
+    older: F64, newer: F64, squares_older: F64, squares_newer: F64, out: F64, nums: tuple[int, int]
+) -> None:
+    """Add squared deviations from the mean; ``older`` and ``newer`` are the means."""
+    a, b = aligned(older, newer, nums)
+    squares_a, squares_b = aligned(squares_older, squares_newer, nums)
+    squares = out[nums[1] :]
     scale = nums[0] * nums[1] / (nums[0] + nums[1])
     for i in range(len(squares)):
         step = b[i] - a[i]
@@ -180,11 +191,11 @@ def merge_squares(older: F64, newer: F64, out: F64, nums: tuple[int, int], mean:
 
 @kernel
 def merge_cubes(older: F64, newer: F64, out: F64, nums: tuple[int, int]) -> None:
-    """Add cubed deviations from the mean."""
-    a, b = aligned(older, newer, 0, nums[1])
-    squares_a, squares_b = aligned(older, newer, 1, nums[1])
-    cubes_a, cubes_b = aligned(older, newer, 2, nums[1])
-    cubes = out[2][nums[1] :]
+    """Add cubed deviations from the mean; carried are means, squares, cubes."""
+    a, b = aligned(older[0], newer[0], nums)
+    squares_a, squares_b = aligned(older[1], newer[1], nums)
+    cubes_a, cubes_b = aligned(older[2], newer[2], nums)
+    cubes = out[nums[1] :]
     num = nums[0] + nums[1]
     share_a, share_b = nums[0] / num, nums[1] / num
     scale = nums[0] * share_b * (share_a - share_b)
@@ -195,11 +206,13 @@ def merge_cubes(older: F64, newer: F64, out: F64, nums: tuple[int, int]) -> None
 
 
 @kernel
-def merge_trends(older: F64, newer: F64, out: F64, nums: tuple[int, int]) -> None:
+def merge_trends(
+    older: F64, newer: F64, trends_older: F64, trends_newer: F64, out: F64, nums: tuple[int, int]
+) -> None:
     """Add products of deviations with row numbers; the parts' middles lie half of all rows apart."""
-    a, b = aligned(older, newer, 0, nums[1])
-    trends_a, trends_b = aligned(older, newer, 2, nums[1])
-    trends = out[2][nums[1] :]
+    a, b = aligned(older, newer, nums)
+    trends_a, trends_b = aligned(trends_older, trends_newer, nums)
+    trends = out[nums[1] :]
     scale = nums[0] * nums[1] / 2
     for i in range(len(trends)):
         trends[i] = trends_a[i] + trends_b[i] + (b[i] - a[i]) * scale
@@ -207,11 +220,11 @@ def merge_trends(older: F64, newer: F64, out: F64, nums: tuple[int, int]) -> Non
 
 @kernel
 def merge_products(older: F64, newer: F64, out: F64, nums: tuple[int, int]) -> None:
-    """Add products of the deviations of two series."""
-    x_a, x_b = aligned(older, newer, 0, nums[1])
-    y_a, y_b = aligned(older, newer, 1, nums[1])
-    products_a, products_b = aligned(older, newer, 4, nums[1])
-    products = out[4][nums[1] :]
+    """Add products of the deviations of two series; carried are two means, two squares, products."""
+    x_a, x_b = aligned(older[0], newer[0], nums)
+    y_a, y_b = aligned(older[1], newer[1], nums)
+    products_a, products_b = aligned(older[4], newer[4], nums)
+    products = out[nums[1] :]
     scale = nums[0] * nums[1] / (nums[0] + nums[1])
     for i in range(len(products)):
         products[i] = products_a[i] + products_b[i] + (x_b[i] - x_a[i]) * (y_b[i] - y_a[i]) * scale
@@ -236,7 +249,9 @@ def clear_missing(top: F64, age: F64) -> None:
 def lag(x: F64, n: int, borders: I64) -> F64:
     """Value ``n`` rows ago."""
     out = np.empty(len(x))
-    out[n:] = x[: max(len(x) - n, 0)]
+    before, result = x[: max(len(x) - n, 0)], out[n:]
+    for i in range(len(result)):
+        result[i] = before[i]
     clear_heads(out, borders, n)
     return out
 
@@ -305,7 +320,8 @@ def ratio(above: F64, below: F64) -> F64:
 def clear_heads(x: F64 | F32, borders: I64, num_rows: int) -> None:
     """Set the first ``num_rows`` rows of each life to NaN."""
     for life in range(len(borders) - 1):
-        x[borders[life] : min(borders[life] + num_rows, borders[life + 1])] = np.nan
+        for i in range(borders[life], min(borders[life] + num_rows, borders[life + 1])):
+            x[i] = np.nan
 
 
 @kernel

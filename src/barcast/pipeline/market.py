@@ -166,8 +166,8 @@ def load_market(workspace: Workspace, config: DataConfig) -> Market:
 def segments_of(plan: SegmentPlan, bars: Bars, labels: Labels) -> I8:
     """Give every row its segment, -1 where it serves none, shape (R,).
 
-    A row's horizons stay together and are judged by the one that is known last. A row with a label that is not
-    known at all serves no segment: whether it ever becomes known is decided later.
+    A row's horizons stay together and are judged by the one that is known last. A row with a label that is
+    not known at all serves no segment: whether it ever becomes known is decided later.
     """
     known_at = np.where(labels.known.all(axis=1), labels.last_known_at, -1).astype(np.int32)
     return plan.assign(bars.session, known_at)

@@ -288,8 +288,8 @@ def model_card(run: RunFolder, dataset: Dataset, parent: RunFolder | None = None
         f"# {run.name}",
         "",
         f"- model `{info['model']}`; command: `{info['command']}`",
-        f"- data: {bars.num_symbols} {bars.market} symbols, {len(bars)} bars to {market.cutoff}, store version "
-        f"{market.store_version}, digest `{market.data_digest}`",
+        f"- data: {bars.num_symbols} {bars.market} symbols, {len(bars)} bars to {market.cutoff}, "
+        f"store version {market.store_version}, digest `{market.data_digest}`",
         f"- features `{dataset.features.name}`, target `{dataset.target_name}`, entry after "
         f"{market.config.delay}, horizons {', '.join(map(str, market.config.horizons))} sessions",
     ]
