@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from barcast.core.errors import UsageError
+from barcast.evaluation.results import without_nan
 
 RESULTS = Path(__file__).parent / "results"
 OUT = Path(os.environ.get("BARCAST_BENCH_OUT", Path(__file__).parent / "out"))
@@ -62,7 +63,7 @@ def log_trial(**values: object) -> None:
     RESULTS.mkdir(exist_ok=True)
     line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine(), **values}
     with (RESULTS / "trials.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        file.write(json.dumps(without_nan(line), ensure_ascii=False) + "\n")
 
 
 def write_result(name: str, text: str) -> None:

@@ -23,7 +23,7 @@ from barcast.evaluation.intervals import Bootstrap, interval, plan_blocks, resam
 from barcast.evaluation.metrics import rank_ic
 from barcast.models.network import masked_mse
 from barcast.models.registry import model_entry
-from barcast.pipeline.dataset import build_dataset
+from barcast.pipeline.dataset import build_dataset, resolve_features
 from barcast.pipeline.market import held_out, load_market
 from barcast.pipeline.settings import resolve
 from barcast.training.loop import TrainingData, fit_network, predict_windows
@@ -36,7 +36,7 @@ def fold_scores(dataset, config, market, fold: int, width: int) -> np.ndarray:
     bars = market.bars
     held = held_out(bars.symbols, fold)
     own = held[bars.symbol_of_row]
-    teach = dataset.teaching_rows() & ~own
+    teach = dataset.teach & ~own
     stop = np.zeros(len(bars), bool)
     stop[dataset.rows_to_score("stop")] = True
     options = replace(config.options, stock_embedding_dim=width)
@@ -67,7 +67,8 @@ def main() -> None:
     place = Workspace.find(workspace_for("cn_a_share"))
     config = resolve(place, "lstm", {"segments": SEGMENTS["cn_a_share"], "asof": "2025-08-22"})
     market = load_market(place, config.data)
-    dataset = build_dataset(market, place, tabular=False)
+    features = resolve_features(place, config.data.features)
+    dataset = build_dataset(market, place, features, tabular=False)
     width = config.options.stock_embedding_dim
     with_identity, without = [], []
     for fold in range(arguments.folds):

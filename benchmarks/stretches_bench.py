@@ -23,13 +23,15 @@ from common import SEGMENTS, log_trial, machine, workspace_for, write_result
 def load():
     """Return the dataset every side trains on."""
     from barcast.core.workspace import Workspace
-    from barcast.pipeline.dataset import build_dataset
+    from barcast.pipeline.dataset import build_dataset, resolve_features
     from barcast.pipeline.market import load_market
     from barcast.pipeline.settings import resolve
 
     place = Workspace.find(workspace_for("cn_a_share"))
     config = resolve(place, "lstm", {"segments": SEGMENTS["cn_a_share"], "asof": "2025-08-22"})
-    return config, build_dataset(load_market(place, config.data), place, tabular=False)
+    market = load_market(place, config.data)
+    features = resolve_features(place, config.data.features)
+    return config, build_dataset(market, place, features, tabular=False)
 
 
 def prepared():
@@ -40,7 +42,7 @@ def prepared():
     from barcast.training.networks import build_network, make_resident
 
     config, dataset = load()
-    teach, bars = dataset.teaching_rows(), dataset.market.bars
+    teach, bars = dataset.teach, dataset.market.bars
     stop = np.zeros(len(bars), bool)
     stop[dataset.rows_to_score("stop")] = True
     target = np.where(teach[:, None], dataset.target, np.nan).astype(np.float32)
@@ -85,6 +87,7 @@ def loader(goal: float, seconds: float, workers: int) -> dict:
 
     from barcast.models.network import masked_mse
     from barcast.training.loop import _autocast, predict_windows
+    from barcast.training.threads import choose_threads
 
     config, dataset, teach, stop, resident, network = prepared()
     inputs, symbol = resident.inputs, resident.symbol
@@ -111,6 +114,15 @@ def loader(goal: float, seconds: float, workers: int) -> dict:
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=config.train.lr, weight_decay=config.train.weight_decay
     )
+    window, own, wanted = next(iter(batches))
+
+    def trial() -> None:
+        with _autocast(config.train):
+            prediction = network(window, own, 1)
+        masked_mse(prediction, wanted[:, None], len(wanted)).backward()
+        optimizer.zero_grad()
+
+    print(f"{choose_threads(trial)} threads", file=sys.stderr)
     judge, stop_rows = dataset.stop_score(), np.flatnonzero(stop)
     started, labels, spent, best, reached, mark = time.perf_counter(), 0, 0.0, -1.0, None, 0
     done = False

@@ -7,17 +7,21 @@ import sys
 from pathlib import Path
 
 import barcast
-from barcast.sources.sample import sample_frame
+from barcast.sources import sample_source
 
 
 def main(folder: Path) -> None:
-    """Import a frame, train ridge, compare, refit, predict."""
-    frame = sample_frame()
-    imported = barcast.import_data(frame, workspace=folder, market="us", basis="raw")
-    print(f"{imported.num_symbols} symbols, {imported.num_rows} bars")
+    """Import the sample, train ridge, compare, refit, predict."""
+    # five US shares, daily, as traded; a path, a list of paths or a frame would do as well
+    imported = barcast.import_data(
+        sample_source(), workspace=folder, market="us", basis="raw", volume_unit="share"
+    )
+    if imported.published:  # the second time there is nothing new
+        print(f"{imported.num_symbols} symbols, {imported.num_rows} bars")
 
     result = barcast.train("ridge", workspace=folder, horizons=(5,), final=True)
     print(result.compared.comparisons[0].verdict.en)
+    print(f"report: {result.report}")
 
     forecasts = barcast.predict(workspace=folder)
     print(f"as of {forecasts.asof}, to the close of {forecasts.for_session}")

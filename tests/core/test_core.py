@@ -11,16 +11,26 @@ from typing import Literal
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from barcast.core import errors
-from barcast.core.atomic import atomic_folder, atomic_path, read_json, write_json, write_text
+from barcast.core.atomic import (
+    atomic_folder,
+    atomic_path,
+    read_json,
+    sweep_leftovers,
+    temporary_beside,
+    write_json,
+    write_text,
+)
 from barcast.core.calendar import Calendar, build_calendar, exchange_days
 from barcast.core.config import digest, from_plain, load_toml, to_plain
 from barcast.core.errors import DataError, ResourceError, RunError, UsageError, explained
 from barcast.core.memory import pss_bytes, tree_pss_bytes
 from barcast.core.predictions import SCHEMA, conform, read_predictions, write_predictions
 from barcast.core.progress import clock, count
-from barcast.core.runs import RunFolder, list_runs, open_run, run_identity, start_run
+from barcast.core.runs import RunFolder, broken_runs, list_runs, open_run, run_identity, start_run
 from barcast.core.workspace import Workspace
 from tests.conftest import make_bars
 
@@ -83,11 +93,50 @@ class TestAtomic:
         assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
 
     def test_folders_appear_whole(self, tmp_path):
-        for text in ("one", "two"):
-            with atomic_folder(tmp_path / "d") as temporary:
-                (temporary / "x").write_text(text)
-        assert (tmp_path / "d" / "x").read_text() == "two"
+        (tmp_path / "d").mkdir()
+        with atomic_folder(tmp_path / "d") as temporary:
+            (temporary / "x").write_text("one")
+        assert (tmp_path / "d" / "x").read_text() == "one"
         assert [p.name for p in tmp_path.iterdir()] == ["d"]
+
+    def test_a_folder_with_files_is_never_replaced(self, tmp_path, monkeypatch):
+        (tmp_path / "d").mkdir()
+        (tmp_path / "d" / "thesis.txt").write_text("years of work")
+        monkeypatch.chdir(tmp_path / "d")
+        for target in (tmp_path / "d", Path(), tmp_path / "d" / "thesis.txt"):
+            with pytest.raises(UsageError, match="no empty folder"), atomic_folder(target):
+                pass
+
+        def filled_meanwhile():
+            with atomic_folder(tmp_path / "e") as temporary:
+                (temporary / "x").write_text("ours")
+                (tmp_path / "e").mkdir()
+                (tmp_path / "e" / "y").write_text("theirs")
+
+        with pytest.raises(OSError, match="not empty"):
+            filled_meanwhile()
+        assert (tmp_path / "d" / "thesis.txt").read_text() == "years of work"
+        assert [p.name for p in (tmp_path / "e").iterdir()] == ["y"]
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["d", "e"]
+
+    def test_a_file_does_not_replace_a_folder(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        for target in (tmp_path, Path(), Path("..")):
+            with pytest.raises(UsageError, match="is a folder"), atomic_path(target):
+                pass
+
+    def test_old_leftovers_are_swept_and_nothing_else(self, tmp_path):
+        old = temporary_beside(tmp_path / "run.json")
+        fresh = temporary_beside(tmp_path / "run.json")
+        folder = temporary_beside(tmp_path / "d")
+        theirs = tmp_path / "notes.tmp-2024"
+        folder.mkdir()
+        for path in (old, fresh, theirs, folder / "x"):
+            path.write_text("")
+        for path in (old, folder, theirs):
+            os.utime(path, (0, 0))
+        assert sweep_leftovers(tmp_path) == 2
+        assert sorted(tmp_path.iterdir()) == sorted([fresh, theirs])
 
     def test_json_refuses_nan(self, tmp_path):
         with pytest.raises(ValueError, match="JSON compliant"):
@@ -139,7 +188,7 @@ class TestCalendar:
     def test_round_the_clock_is_an_even_grid(self):
         seen = np.array(["2024-01-01T00", "2024-01-01T05"], "datetime64[s]")
         calendar = build_calendar("24x7", "1h", seen)
-        assert len(calendar) == 6 and calendar.bars_per_day == 6
+        assert len(calendar) == 6 and calendar.bars_per_day == 24
 
     def test_the_next_sessions_lie_beyond_the_data(self):
         calendar = build_calendar("XNYS", "1d", np.array(["2024-07-02", "2024-07-03"], "datetime64[D]"))
@@ -147,6 +196,35 @@ class TestCalendar:
         assert str(calendar.next_after(np.datetime64("2024-07-02"), 3)) == "2024-07-08"
         hours = Calendar("24x7", "1h", np.array(["2024-01-01T00"], "datetime64[s]"))
         assert str(hours.next_after(np.datetime64("2024-01-01T00", "s"), 2)) == "2024-01-01T02:00:00"
+
+    @given(st.lists(st.integers(1, 3), min_size=1, max_size=60), st.lists(st.integers(1, 16), max_size=5))
+    @example([1] * 25, [16])
+    @example([1] * 3, [16] * 2)
+    def test_later_days_change_no_hole_of_earlier_ones(self, known, later_days):
+        """Cut anywhere, a hole that has been seen so far is long by both counts or by neither."""
+        bars_of_day, cut = known + later_days, len(known)
+        day = np.repeat(np.arange(len(bars_of_day)), bars_of_day)
+        hour = np.concatenate([np.arange(count) for count in bars_of_day])
+        times = np.datetime64("2024-01-01", "s") + (day * 24 + hour) * np.timedelta64(3600, "s")
+        early = times[day < cut]
+        now = Calendar("observed", "1h", early).bars_per_day
+        later = Calendar("observed", "1h", times).bars_per_day
+        longest = np.arange(len(early))
+        assert ((longest > 20 * now) == (longest > 20 * later)).all()
+
+    def test_intraday_sessions_go_on_the_next_exchange_day(self):
+        def day(text, first, last):
+            hours = np.arange(np.datetime64(f"{text}T{first}"), np.datetime64(f"{text}T{last}"), 60)
+            return hours.astype("datetime64[s]")
+
+        friday, monday = day("2024-03-08", "14:30", "20:31"), day("2024-03-11", "13:30", "19:31")
+        calendar = Calendar("XNYS", "1h", friday)
+        found = [calendar.next_after(friday[-1], steps) for steps in range(1, 15)]
+        assert found[:7] == list(monday)  # clocks went forward in between
+        assert str(found[7]) == "2024-03-12T13:30:00"
+        half = Calendar("XNYS", "1h", np.concatenate([friday, monday[:3]]))
+        assert [half.next_after(monday[2], steps) for steps in (1, 2, 3, 4)] == list(monday[3:])
+        assert half.next_after(friday[0], 2) == friday[2]
 
     @pytest.mark.realdata
     @pytest.mark.parametrize(
@@ -218,6 +296,16 @@ class TestRuns:
             open_run(place, "lstm")
         with pytest.raises(RunError, match="no run called"):
             open_run(place, "gru")
+
+    def test_a_torn_run_breaks_no_other(self, tmp_path):
+        place, run = self.start(tmp_path)
+        for name, text in (("torn", '{"name": "to'), ("list", "[]")):
+            (place.runs / name).mkdir()
+            (place.runs / name / "run.json").write_text(text)
+        assert [r.name for r in list_runs(place)] == [run.name]
+        assert [r.name for r in broken_runs(place)] == ["list", "torn"]
+        with pytest.raises(RunError, match="damaged"):
+            _ = RunFolder(place.runs / "torn").info
 
     def test_a_line_cut_by_a_kill_is_left_out(self, tmp_path):
         _, run = self.start(tmp_path)

@@ -58,12 +58,13 @@ def _extremes():
 
 
 def _jumps():
-    """Prices on a coarse grid: many ties, many equal neighbours; and steps like unrecorded splits."""
+    """Prices on a coarse grid: ties, equal neighbours, bars that grow equally up and down; steps like splits."""
     rng = np.random.default_rng(7)
     bars = make_bars((240, 240), seed=7)
-    close = np.round(5 + np.cumsum(rng.choice([-0.1, 0, 0, 0, 0.1], len(bars))) % 3, 1)
+    close = 5 + np.cumsum(rng.choice([-0.125, 0, 0, 0, 0.125], len(bars))) % 3
     close[300:] *= 10
-    return replace(bars, open=close, high=close + 0.1, low=close - 0.1, close=close, close_traded=close)
+    half = np.where(np.arange(len(bars)) % 9 == 0, 0.375, 0.125)
+    return replace(bars, open=close, high=close + half, low=close - half, close=close, close_traded=close)
 
 
 SERIES = {

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from barcast.core.errors import ResourceError, UsageError
-from barcast.features import build_panel, compute_features, evict_cache, feature_set
+from barcast.features import Feature, FeatureSet, build_panel, compute_features, evict_cache, feature_set
 from barcast.features import panel as panel_module
 from tests.conftest import make_bars
 
@@ -79,6 +79,21 @@ def test_changed_source_code_changes_the_key(bars, tmp_path, monkeypatch):
     assert build_panel(bars, changed).digest != before
     monkeypatch.setattr(np, "__version__", "9.9")
     assert build_panel(bars, "core12").digest != before
+
+
+def test_the_constants_of_a_feature_are_in_the_key(bars):
+    """Functions from the same line of a file, a file that does not exist, and another warm-up."""
+
+    def keyed(compute, warmup=4):
+        return build_panel(bars, FeatureSet("one", (Feature("one", "", warmup, "", compute),), "")).digest
+
+    def over(n):
+        return lambda close: close / n
+
+    typed = [eval(compile(f"lambda close: close * {n}", "<typed>", "eval")) for n in (2.5, 3.5)]
+    keys = [keyed(over(2)), keyed(over(3)), keyed(over(3), warmup=5), *map(keyed, typed)]
+    assert len(set(keys)) == len(keys)
+    assert keyed(over(2)) == keys[0]
 
 
 def test_a_given_data_digest_spares_hashing_the_bars(bars, monkeypatch):

@@ -90,3 +90,19 @@ def test_a_thin_session_is_refused():
     with pytest.raises(CoverageError, match="only 7 of the universe"):
         check_coverage(session, everyone, 1)
     check_coverage(np.array([0] * 10 + [1] * 8, np.int32), np.ones(18, bool), 1)
+
+
+@pytest.mark.parametrize("before_it", [0, 1, 10])
+def test_a_thin_session_is_refused_whatever_the_one_before_it_held(before_it):
+    counts = [10] * 20 + [before_it, 1]
+    session = np.repeat(np.arange(22), counts).astype(np.int32)
+    with pytest.raises(CoverageError, match=r"only 1 of the universe's symbols .* usually 10"):
+        check_coverage(session, np.ones(len(session), bool), 21)
+
+
+def test_rounding_noise_is_no_spread():
+    values = np.full((50, 1), 7.1, np.float32)
+    values[::2] = np.nextafter(np.float32(7.1), np.float32(8))
+    scaler = FittedScaler.fit(values, np.ones(50, bool))
+    assert scaler.std.tolist() == [1]
+    assert np.abs(scaler.transform(values)[:, 0]).max() < 1e-5

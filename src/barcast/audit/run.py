@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 
 import numpy as np
@@ -19,7 +19,8 @@ from barcast.core.errors import RunError, UsageError
 from barcast.core.progress import Progress
 from barcast.core.runs import RunFolder
 from barcast.core.workspace import Workspace
-from barcast.pipeline.dataset import resolve_features
+from barcast.pipeline.compare import market_of
+from barcast.pipeline.dataset import resolve_features, run_features
 from barcast.pipeline.market import Market, load_market
 from barcast.pipeline.settings import DataConfig, from_run, resolve
 from barcast.store import MarketStore
@@ -81,14 +82,14 @@ def audit_run(
         raise RunError(f"run `{run.name}` is not finished", "run the same `barcast train` again: it resumes")
     config, info = from_run(run.read("config.json")), run.info
     progress.note("reading the store and making labels")
-    market = load_market(workspace, replace(config.data, asof=str(info["cutoff"])[:10]))
+    market = market_of(workspace, run)
     if market.data_digest != info["data_digest"] or market.label_key != info["label_key"]:
         raise RunError(
             f"the store has changed since `{run.name}` was trained (rows up to {info['cutoff']}): what "
             "differs could be a correction as well as a leak",
             f"train again on the data as it is: barcast train {config.model}",
         )
-    features = resolve_features(workspace, config.data.features)
+    features = run_features(run, config.data.features)
     recorded = Recorded(workspace, run, config, run.read("state.json"), market, features)
     workings = standard_workings(market, features, score=recorded.score, acts_at=settings.acts_at)
     world = _sample(workspace, market, settings)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from barcast.core.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, BarcastError
+from barcast.core.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, BarcastError, ResourceError
 
 app = typer.Typer(
     name="barcast",
@@ -73,6 +73,9 @@ _COMMAND_LINE_ERROR: Any = next(
 )
 
 
+_INTERRUPTED = "interrupted; the same command goes on where it stopped"
+
+
 def main() -> None:
     """Run a command and turn whatever happens into an exit code and a message that helps."""
     # Before any library starts its threads: waiting threads that sleep instead of spinning cost nothing on an
@@ -92,9 +95,15 @@ def _run(arguments: list[str], debug: bool) -> int:
         error.show()
         return int(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        return _explain("interrupted; the same command goes on where it stopped", EXIT_INTERRUPTED, debug)
+        return _explain(_INTERRUPTED, EXIT_INTERRUPTED, debug)
     except BrokenPipeError:
         return 0
+    except MemoryError as error:
+        refused = ResourceError(f"out of memory: {error}", "close something, or use --limit; barcast doctor")
+        return _explain(str(refused), refused.exit_code, debug)
+    except OSError as error:
+        refused = ResourceError(f"the system refused: {error}", "check the path, the disk and permissions")
+        return _explain(str(refused), refused.exit_code, debug)
     except Exception as error:  # a bug: say so, with what a report needs
         if not debug:
             typer.echo(f"bug in barcast: {type(error).__name__}: {error}", err=True)
@@ -102,6 +111,8 @@ def _run(arguments: list[str], debug: bool) -> int:
             return EXIT_INTERNAL
         traceback.print_exc()
         return EXIT_INTERNAL
+    if code == EXIT_INTERRUPTED:  # how newer typers report Ctrl-C
+        return _explain(_INTERRUPTED, EXIT_INTERRUPTED, debug)
     return int(code or 0)
 
 

@@ -22,11 +22,13 @@ def check(
     json_output: JsonOption = False,
 ) -> None:
     """Name what is wrong with the stored bars, with offending rows, and what will be done about it."""
-    from barcast.core.atomic import atomic_path
+    from barcast.core.atomic import atomic_path, refuse_folder
     from barcast.core.workspace import Workspace
     from barcast.pipeline.check import check_store
     from barcast.quality import apply_policy, report_lines
 
+    if output:
+        refuse_folder(output)
     choices = dict(_pair(text) for text in policy or [])
     report, chosen = check_store(Workspace.find(workspace), words(symbols) or (), choices)
     if output:

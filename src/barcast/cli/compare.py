@@ -11,7 +11,7 @@ from barcast.cli.app_options import JsonOption, QuietOption, WorkspaceOption, wo
 
 def compare(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="RUN...", help="Runs; none: every finished run that fits.")
+        list[str] | None, typer.Argument(metavar="RUN", help="Runs; none: every finished run that fits.")
     ] = None,
     workspace: WorkspaceOption = None,
     segments: Annotated[str, typer.Option(help="Segments to score freely: weigh, route.")] = "route",

@@ -12,7 +12,7 @@ from barcast.cli.app_options import JsonOption, QuietOption, WorkspaceOption, wo
 
 def predict(
     name: Annotated[
-        str | None, typer.Argument(metavar="[RUN]", help="Run; none: the newest finished one.")
+        str | None, typer.Argument(metavar="RUN", help="Run; none: the newest finished one.")
     ] = None,
     workspace: WorkspaceOption = None,
     symbols: Annotated[str | None, typer.Option(help="Only these symbols, separated by commas.")] = None,
@@ -27,11 +27,14 @@ def predict(
 ) -> None:
     """Forecast every symbol from its newest bar."""
     from barcast.cli.show import print_forecasts, print_json
+    from barcast.core.atomic import refuse_folder
     from barcast.core.progress import Progress
     from barcast.core.workspace import Workspace
     from barcast.pipeline.predict import newest_run, predict, write_table
 
     place = Workspace.find(workspace)
+    if output:
+        refuse_folder(output)
     forecasts = predict(
         place,
         newest_run(place, name),

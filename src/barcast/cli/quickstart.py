@@ -19,16 +19,17 @@ def quickstart(
 
     Works in ./quickstart unless --workspace says otherwise.
     """
+    import os
     from pathlib import Path
 
     from barcast.cli.show import print_compared, print_forecasts, print_json
     from barcast.core.memory import keep_freed_memory
     from barcast.core.progress import Progress
-    from barcast.core.workspace import Workspace
+    from barcast.core.workspace import ENVIRONMENT_VARIABLE, Workspace
     from barcast.pipeline.workflow import quickstart
 
     keep_freed_memory()
-    place = Workspace.find(workspace or Path("quickstart"))
+    place = Workspace.find(workspace or os.environ.get(ENVIRONMENT_VARIABLE) or Path("quickstart"))
     result = quickstart(place, fresh=fresh, progress=Progress(enabled=not quiet))
     if json_output:
         print_json(result.plain())

@@ -11,7 +11,7 @@ from barcast.cli.app_options import JsonOption, QuietOption, WorkspaceOption
 
 def report(
     name: Annotated[
-        str | None, typer.Argument(metavar="[RUN]", help="Run; none: the newest finished one.")
+        str | None, typer.Argument(metavar="RUN", help="Run; none: the newest finished one.")
     ] = None,
     workspace: WorkspaceOption = None,
     open_test: Annotated[

@@ -77,23 +77,8 @@ def print_compared(compared: Compared, lang: str = "en") -> None:
 
 def print_forecasts(forecasts: Forecasts, limit: int) -> None:
     """Print the best and worst forecasts and why the others are missing."""
-    frame = forecasts.table
-    names = [
-        ("symbol", "left"), ("horizon", "right"), ("score", "right"), ("expected", "right"),
-        ("sigma", "right"), ("P(up)", "right"),
-    ]  # fmt: skip
-    shown = frame if len(frame) <= 2 * limit else frame.head(limit).vstack(frame.tail(limit))
-    rows = [
-        (r["symbol"], str(r["horizon"]), f"{r['score']:.3f}", f"{r['y_hat']:+.2%}", f"{r['sigma']:.2%}",
-         f"{r['p_up']:.1%}")
-        for r in shown.iter_rows(named=True)
-    ]  # fmt: skip
-    title = f"{forecasts.run}: as of {forecasts.asof}, to the close of {forecasts.for_session}"
-    table(title, names, rows)
-    if len(shown) < len(frame):
-        typer.echo(
-            f"the {limit} highest and {limit} lowest of {len(frame)}; --all or --output shows the rest"
-        )
+    for horizon in forecasts.table["horizon"].unique().sort():
+        _print_horizon(forecasts, horizon, limit)
     if len(forecasts.reasons):
         typer.echo(f"{len(forecasts.reasons)} symbols without a forecast:")
         for symbol, reason in forecasts.reasons.head(limit).iter_rows():
@@ -102,6 +87,23 @@ def print_forecasts(forecasts: Forecasts, limit: int) -> None:
             typer.echo(f"  ... and {len(forecasts.reasons) - limit} more (--json lists all)")
     for warning in forecasts.warnings:
         typer.echo(f"warning: {warning}")
+
+
+def _print_horizon(forecasts: Forecasts, horizon: int, limit: int) -> None:
+    frame = forecasts.table.filter(horizon=horizon).sort("score", descending=True)
+    columns = [
+        ("symbol", "left"), ("score", "right"), ("expected", "right"), ("sigma", "right"), ("P(up)", "right"),
+    ]  # fmt: skip
+    shown = frame if len(frame) <= 2 * limit else frame.head(limit).vstack(frame.tail(limit))
+    rows = [
+        (r["symbol"], f"{r['score']:.3f}", f"{r['y_hat']:+.2%}", f"{r['sigma']:.2%}", f"{r['p_up']:.1%}")
+        for r in shown.iter_rows(named=True)
+    ]
+    table(f"{forecasts.run}: as of {forecasts.asof}, {horizon} sessions ahead", columns, rows)
+    if len(shown) < len(frame):
+        typer.echo(
+            f"the {limit} highest and lowest of {len(frame)}; --all or --output shows the rest"
+        )
 
 
 def print_runs(runs: list[RunFolder]) -> None:

@@ -14,7 +14,7 @@ def train(
     model: Annotated[str, typer.Argument(help="lstm, ridge, lightgbm (`--list` tells more).")] = "lstm",
     workspace: WorkspaceOption = None,
     config: Annotated[
-        Path | None, typer.Option("--config", help="TOML file: [data] [train] [MODEL].")
+        Path | None, typer.Option("--config", help="TOML file with tables data, train and the model's.")
     ] = None,
     features: Annotated[str | None, typer.Option(help="Feature set (`barcast features list`).")] = None,
     horizons: Annotated[

@@ -8,7 +8,8 @@ intraday bars they are UTC bar starts. "Session" in the rest of the code means o
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import UTC, date, timedelta
+from zoneinfo import ZoneInfo
 
 import numpy as np
 
@@ -17,11 +18,18 @@ from barcast.core.errors import UsageError
 
 #: The calendars known by name: ours -> code of the `holidays` library.
 EXCHANGES = {"XSHG": "XSHG", "XNYS": "XNYS", "XHKG": "XHKG", "XLON": "XLON", "XJPX": "XJPX", "XKRX": "XKRX"}
+#: Where their hours are kept.
+ZONES = {
+    "XSHG": "Asia/Shanghai", "XNYS": "America/New_York", "XHKG": "Asia/Hong_Kong", "XLON": "Europe/London",
+    "XJPX": "Asia/Tokyo", "XKRX": "Asia/Seoul",
+}  # fmt: skip
 ROUND_THE_CLOCK = "24x7"
 OBSERVED = "observed"
 FREQUENCIES = {
     "1d": 86400, "4h": 14400, "2h": 7200, "1h": 3600, "30m": 1800, "15m": 900, "5m": 300, "1m": 60,
 }  # fmt: skip
+#: Days that show how many intraday bars a day has; not more than the days of a long hole (`core.bars`).
+USUAL_DAYS = 20
 
 
 @dataclass(frozen=True)
@@ -57,10 +65,17 @@ class Calendar:
 
     @property
     def bars_per_day(self) -> int:
-        """Entries a day at the busiest (1 for daily bars)."""
+        """Entries of a usual day: 1 for daily bars, the whole grid round the clock, else the most in a day.
+
+        Only the first 20 days are looked at, so that later ones (longer hours, say) change nothing earlier.
+        Within these days the number cannot look ahead either: it measures holes and waits of 20 days, and
+        these cannot be over by then, whatever a day is found to have.
+        """
         if self.is_daily or not len(self.times):
             return 1
-        return int(np.unique(self.days, return_counts=True)[1].max())
+        if self.name == ROUND_THE_CLOCK:
+            return 86400 // FREQUENCIES[self.frequency]
+        return int(np.unique(self.days, return_counts=True)[1][:USUAL_DAYS].max())
 
     def index(self, times: Times) -> I32:
         """Return the entry of each time, -1 where it is not on the calendar."""
@@ -83,10 +98,36 @@ class Calendar:
 
 def _extend(calendar: Calendar, last: np.datetime64, steps: int) -> np.datetime64:
     if not calendar.is_daily:
-        return np.datetime64(last + np.timedelta64(FREQUENCIES[calendar.frequency] * steps, "s"))
+        return _extend_within_days(calendar, last, steps)
     start = last.astype("datetime64[D]").item() + timedelta(days=1)
     days = exchange_days(calendar.name, start, start + timedelta(days=steps * 2 + 30))
     return np.datetime64(days[steps - 1])
+
+
+def _extend_within_days(calendar: Calendar, last: np.datetime64, steps: int) -> np.datetime64:
+    """Step through the hours of the last usual day, on its own day and on the exchange's next ones."""
+    if calendar.name == ROUND_THE_CLOCK or not len(calendar):
+        return np.datetime64(last + np.timedelta64(FREQUENCIES[calendar.frequency] * steps, "s"))
+    zone = ZoneInfo(ZONES.get(calendar.name, "UTC"))
+    recent = _to_local(calendar.times[calendar.days >= np.unique(calendar.days)[-USUAL_DAYS:][0]], zone)
+    days, counts = np.unique(recent.astype("datetime64[D]"), return_counts=True)
+    usual = days[counts == counts.max()][-1]  # the last day itself may be unfinished, or a half day
+    hours = recent[recent.astype("datetime64[D]") == usual] - usual
+    today = _to_local(np.array([last]), zone)[0].astype("datetime64[D]").item()
+    ahead = exchange_days(calendar.name, today, today + timedelta(days=steps // len(hours) * 2 + 30))
+    times = _to_utc((ahead[:, None] + hours).ravel(), zone)
+    return np.datetime64(times[times > last][steps - 1])
+
+
+def _to_local(times: Times, zone: ZoneInfo) -> Times:
+    """Turn UTC into wall-clock times: what an exchange keeps its hours in, summer and winter."""
+    aware = [t.replace(tzinfo=UTC) for t in times.astype("datetime64[s]").tolist()]
+    return np.array([t.astimezone(zone).replace(tzinfo=None) for t in aware], "datetime64[s]")
+
+
+def _to_utc(times: Times, zone: ZoneInfo) -> Times:
+    aware = [t.replace(tzinfo=zone) for t in times.astype("datetime64[s]").tolist()]
+    return np.array([t.astimezone(UTC).replace(tzinfo=None) for t in aware], "datetime64[s]")
 
 
 def exchange_days(name: str, first: date, last: date) -> Times:

@@ -14,7 +14,7 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from barcast.core.errors import UsageError
+from barcast.core.errors import UsageError, explained
 
 T = TypeVar("T")
 
@@ -94,9 +94,12 @@ def load_toml(path: Path) -> dict[str, Any]:
     Raises
     ------
     UsageError
-        With file and line when the text is not TOML.
+        When there is no such file; with file and line when the text is not TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except tomllib.TOMLDecodeError as error:
+        with explained("reading", path):
+            return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+        raise UsageError(f"no config file at {path}", "name a TOML file that exists") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: not valid TOML: {error}", "mend the line named above") from error

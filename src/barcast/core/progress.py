@@ -46,15 +46,16 @@ class Progress:
             self.stream.write(text + "\n")
             self.stream.flush()
 
+    def due(self) -> bool:
+        """Return whether a line given to :meth:`step` now would be shown; making one may cost something."""
+        return self.enabled and time.monotonic() - self._last >= (0.2 if self.stream.isatty() else 10.0)
+
     def step(self, text: str, *, final: bool = False) -> None:
         """Show a line that the next one replaces; five a second on a terminal, one in 10 s elsewhere."""
-        if not self.enabled:
+        if not self.enabled or (not final and not self.due()):
             return
         terminal = self.stream.isatty()
-        now = time.monotonic()
-        if not final and now - self._last < (0.2 if terminal else 10.0):
-            return
-        self._last = now
+        self._last = time.monotonic()
         if terminal:
             self._erase()
             self.stream.write(text if not final else text + "\n")

@@ -77,12 +77,17 @@ class RunFolder:
         Raises
         ------
         RunError
-            When it is not there.
+            When it is not there, or damaged.
         """
         path = self.path / name
         if not path.is_file():
             raise RunError(f"run `{self.name}` has no {name}", f"is {self.path} a finished run?")
-        return read_json(path)
+        try:
+            return read_json(path)
+        except ValueError as error:
+            raise RunError(
+                f"{path} is damaged: {error}", "restore it, or remove the folder and train again"
+            ) from error
 
     def write(self, name: str, value: Any) -> None:
         """Write one of the folder's JSON files atomically."""
@@ -149,11 +154,26 @@ def open_run(workspace: Workspace, name: str) -> RunFolder:
 
 
 def list_runs(workspace: Workspace) -> list[RunFolder]:
-    """Return the runs, oldest first."""
-    if not workspace.runs.is_dir():
-        return []
-    runs = [RunFolder(path.parent) for path in workspace.runs.glob("*/run.json")]
-    return sorted(runs, key=lambda run: (str(run.info.get("created", "")), run.name))
+    """Return the runs, oldest first; folders whose run.json cannot be read are left out (`broken_runs`)."""
+    infos = {run: info for run in _run_folders(workspace) if (info := _info_or_none(run)) is not None}
+    return sorted(infos, key=lambda run: (str(infos[run].get("created", "")), run.name))
+
+
+def broken_runs(workspace: Workspace) -> list[RunFolder]:
+    """Return the folders whose run.json cannot be read, by name."""
+    return [run for run in _run_folders(workspace) if _info_or_none(run) is None]
+
+
+def _run_folders(workspace: Workspace) -> list[RunFolder]:
+    return [RunFolder(path.parent) for path in sorted(workspace.runs.glob("*/run.json"))]
+
+
+def _info_or_none(run: RunFolder) -> dict[str, Any] | None:
+    try:
+        info = run.info
+    except (RunError, OSError):
+        return None
+    return info if isinstance(info, dict) else None
 
 
 def run_identity(config: Mapping[str, Any], cutoff: str, data_digest: str) -> str:
@@ -164,32 +184,36 @@ def run_identity(config: Mapping[str, Any], cutoff: str, data_digest: str) -> st
 def start_run(
     workspace: Workspace, model: str, identity: str, config: Mapping[str, Any], info: Mapping[str, Any]
 ) -> RunFolder:
-    """Make (or find again) the folder of a run and write down what it is before anything is computed."""
-    run = RunFolder(workspace.runs / f"{model}-{identity[:8]}")
+    """Make the folder of a run (or take up an unfinished one) and write down what it is before computing."""
+    run = run_folder(workspace, model, identity)
     with explained("making", run.path):
         run.path.mkdir(parents=True, exist_ok=True)
-    if not (run.path / "run.json").is_file():
-        run.write(
-            "run.json",
-            {
-                "name": run.name,
-                "id": identity,
-                "model": model,
-                "status": "running",
-                "created": datetime.now(UTC).isoformat(timespec="seconds"),
-                "command": command_line(),
-                **info,
-            },
-        )
+    facts = {"command": command_line(), "status": "running", **info}
+    if (run.path / "run.json").is_file():
+        run.update(**facts)
+    else:
+        created = datetime.now(UTC).isoformat()
+        run.write("run.json", {"name": run.name, "id": identity, "model": model, "created": created, **facts})
     run.write("config.json", config)
     run.write("environment.json", environment())
     return run
 
 
+def run_folder(workspace: Workspace, model: str, identity: str) -> RunFolder:
+    """Return where the run of this identity rests, whether it is there or not."""
+    return RunFolder(workspace.runs / f"{model}-{identity[:12]}")
+
+
 def command_line() -> str:
-    """Return the command that is running, as a user would type it."""
-    program = Path(sys.argv[0]).name if sys.argv and sys.argv[0] else "python"
-    return shlex.join(["barcast" if program in ("barcast", "__main__.py") else program, *sys.argv[1:]])
+    """Return the command that is running, as a user would type it.
+
+    A host program's own arguments are none of our business and may hold secrets, so only ours are kept.
+    """
+    program = Path(sys.argv[0]).name if sys.argv and sys.argv[0] else ""
+    if program not in ("barcast", "__main__.py"):
+        return "Python: see config.json"
+    home = str(Path.home())
+    return shlex.join(["barcast", *sys.argv[1:]]).replace(home, "~")
 
 
 def environment() -> dict[str, Any]:

@@ -159,17 +159,30 @@ class FeatureSet:
 
     def code_digest(self) -> str:
         """Return a hash of the source code that these features run, and of what it runs on."""
-        state = hashlib.blake2b(digest_size=16)
-        texts = {str(file.path): file.text for file in self.files}
+        state = hashlib.blake2b(np.__version__.encode(), digest_size=16)
         here = Path(__file__).parent
         files = {str(here / name) for name in ("kernels.py", "primitives.py", "columns.py", "engine.py")}
-        files |= {feature.compute.__code__.co_filename for feature in self.features}
-        files |= {compute.__code__.co_filename for compute in self.steps.values()}
+        for feature in self.features:
+            state.update(f"{feature.name}\0{feature.warmup}\0".encode())
+        for compute in (*(feature.compute for feature in self.features), *self.steps.values()):
+            files.add(compute.__code__.co_filename)
+            state.update(_constants(compute).encode())
+        texts = {str(file.path): file.text for file in self.files}
         for file in sorted(files):
-            text = texts[file] if file in texts else Path(file).read_text(encoding="utf-8")
-            state.update(f"{Path(file).name}\0{text}\0".encode())
-        state.update(np.__version__.encode())
+            # text that was typed into an interpreter is in no file: there the constants must do
+            if file in texts or Path(file).is_file():
+                text = texts[file] if file in texts else Path(file).read_text(encoding="utf-8")
+                state.update(f"{Path(file).name}\0{text}\0".encode())
         return state.hexdigest()
+
+
+def _constants(compute: Compute) -> str:
+    """Tell functions from the same lines of a file apart: by their constants and what they close over."""
+    code = compute.__code__
+    enclosed = [cell.cell_contents for cell in compute.__closure__ or ()]
+    values = (*code.co_consts, *(compute.__defaults__ or ()), *enclosed)
+    plain = [value for value in values if isinstance(value, int | float | str | tuple | None)]
+    return f"{code.co_code.hex()} {code.co_names} {plain}"
 
 
 def inputs_of(compute: Compute) -> tuple[str, ...]:

@@ -54,7 +54,7 @@ class Ridge:
             value = score(lambda x, w=weights: _with_intercept(x) @ w)  # type: ignore[misc]
             scores[f"penalty {penalty:g}"] = value
             if value > best or not self.weights.size:
-                best, self.weights, self.penalty = value, weights, penalty
+                best, self.weights, self.penalty = max(-np.inf, value), weights, penalty
         return scores
 
     def predict(self, inputs: F32) -> F64:

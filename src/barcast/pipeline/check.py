@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from barcast.core.workspace import Workspace
-from barcast.pipeline.market import chosen_symbols, quality_policy
-from barcast.pipeline.settings import DataConfig
+from barcast.pipeline.market import quality_policy, resolve_symbols
 from barcast.quality import QualityPolicy, QualityReport, check_bars
 from barcast.store import MarketStore
 
@@ -14,7 +13,7 @@ from barcast.store import MarketStore
 def check_store(
     workspace: Workspace, symbols: Sequence[str] = (), choices: Mapping[str, str] | None = None
 ) -> tuple[QualityReport, QualityPolicy]:
-    """Check the last version of the store, or some of its symbols.
+    """Check the last version of the store, or some of its symbols, in any spelling.
 
     Raises
     ------
@@ -25,5 +24,8 @@ def check_store(
     """
     policy = quality_policy(workspace, choices or {})
     store = MarketStore.open(workspace.market)
-    frame = store.frame(symbols=chosen_symbols(store, DataConfig(symbols=tuple(symbols))))
-    return check_bars(frame, store.calendar(), store.meta.market, store.conflicts()), policy
+    version = store.version  # one version throughout, whatever another process publishes meanwhile
+    chosen = resolve_symbols(store, symbols, version) if symbols else None
+    frame = store.frame(symbols=chosen, version=version)
+    calendar, conflicts = store.calendar(version), store.conflicts(version)
+    return check_bars(frame, calendar, store.meta.market, conflicts), policy

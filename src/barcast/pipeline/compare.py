@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import polars as pl
 
@@ -18,7 +20,10 @@ from barcast.evaluation.compare import compare_rows
 from barcast.evaluation.results import Comparison, Cost
 from barcast.evaluation.sealed import FILE_NAME, TestSeal
 from barcast.evaluation.settings import Settings
+from barcast.models import naive
 from barcast.models.registry import model_entries
+from barcast.pipeline import forecast
+from barcast.pipeline.dataset import resolve_features
 from barcast.pipeline.forecast import base_rows, naive_rows
 from barcast.pipeline.market import Market, load_market
 from barcast.pipeline.settings import from_run, resolve
@@ -73,11 +78,12 @@ def compare_runs(
         When a run is unfinished, a refit, or about other data, labels or segments than the first.
     """
     progress = progress or Progress(enabled=False)
+    runs = list({run.name: run for run in runs}.values())
     _check_same_question(runs)
     config = from_run(runs[0].read("config.json"))
     if market is None:
         progress.note("reading the store and making labels")
-        market = load_market(workspace, replace(config.data, asof=str(runs[0].info["cutoff"])[:10]))
+        market = market_of(workspace, runs[0])
     if market.label_key != runs[0].info["label_key"] or market.data_key != runs[0].info["data_key"]:
         raise RunError(
             f"the store has changed since `{runs[0].name}` was trained (rows up to {runs[0].info['cutoff']})",
@@ -86,14 +92,11 @@ def compare_runs(
     everyone = [*runs, *_reference(workspace, runs, market, progress)]
     frames = [read_predictions(run.predictions) for run in everyone]
     table = pl.concat([_naive(workspace, market, progress), *frames])
-    seal = TestSeal(workspace.root / FILE_NAME)
     names = list(segments)
-    if open_test:
-        openings = seal.open(market.data_key, market.label_key, run=runs[0].name).count
+    openings, seen = _openings(workspace, market, runs, open_test)
+    if seen:
         table = _with_outcomes(table, market)
         names.append("test")
-    else:
-        openings = seal.count(market.data_key, market.label_key)
     settings = Settings(
         cross_sectional=not market.small_universe,
         reference=REFERENCE,
@@ -108,9 +111,40 @@ def compare_runs(
         for horizon in market.labels.spec.horizons
     )
     comparisons = tuple(compare_rows(part, settings) for part in rows)
-    for run in runs:
-        run.write("comparison.json", [comparison.to_plain() for comparison in comparisons])
+    if len(runs) == 1:
+        runs[0].write("comparison.json", [comparison.to_plain() for comparison in comparisons])
     return Compared(comparisons, rows, tuple(run.name for run in runs), openings)
+
+
+def market_of(workspace: Workspace, run: RunFolder) -> Market:
+    """Return the labelled rows a run was made from: its own store version and cutoff, whatever came later."""
+    info, config = run.info, from_run(run.read("config.json"))
+    return load_market(
+        workspace, replace(config.data, asof=str(info["cutoff"])), version=info["store_version"]
+    )
+
+
+def _openings(
+    workspace: Workspace, market: Market, runs: Sequence[RunFolder], open_test: bool
+) -> tuple[int, bool]:
+    """Return how often this test was opened, and whether these runs' scores on it may be shown.
+
+    Scores that were seen once stay visible without counting again; a run whose weights have changed is a new
+    candidate, and looking at it is a new opening.
+    """
+    seal = TestSeal(workspace.root / FILE_NAME)
+    names = [f"{run.name}@{_digest_of(run.weights)}" for run in runs]
+    looked = {
+        name for opening in seal.history(market.data_key, market.label_key) for name in opening.run.split()
+    }
+    new = [name for name in names if name not in looked]
+    if new and open_test:
+        return seal.open(market.data_key, market.label_key, run=" ".join(new)).count, True
+    return seal.count(market.data_key, market.label_key), not new
+
+
+def _digest_of(path: Path) -> str:
+    return hashlib.blake2b(path.read_bytes(), digest_size=4).hexdigest()
 
 
 def runs_to_compare(workspace: Workspace, names: Sequence[str]) -> list[RunFolder]:
@@ -151,32 +185,22 @@ def _reference(
     """Return the ridge run of the same question, trained now if there is none yet."""
     if any(run.info["model"] == REFERENCE for run in runs):
         return []
-    keys = (market.data_key, market.label_key)
-    for run in list_runs(workspace):
-        info = run.info
-        same = (info.get("data_key"), info.get("label_key")) == keys and info.get("model") == REFERENCE
-        if not same or not run.is_done or info.get("final"):
-            continue
-        if run.read("config.json")["data"]["features"] == market.config.features:
-            return [run]
-    progress.note(f"training {REFERENCE}, the row to beat")
-    config = replace(resolve(workspace, REFERENCE), data=market.config)
-    if _is_window_normalised(workspace, market):
-        config = replace(config, data=replace(market.config, features="tech48"))
-    return [train(workspace, config, market=market, progress=progress).run]
-
-
-def _is_window_normalised(workspace: Workspace, market: Market) -> bool:
-    from barcast.pipeline.dataset import resolve_features
-
-    return resolve_features(workspace, market.config.features).window_normalised
+    data = market.config
+    if resolve_features(workspace, data.features).window_normalised:
+        data = replace(data, features="tech48")  # ridge sees one row at a time
+    return [
+        train(
+            workspace, replace(resolve(workspace, REFERENCE), data=data), market=market, progress=progress
+        ).run
+    ]
 
 
 def _naive(workspace: Workspace, market: Market, progress: Progress) -> pl.DataFrame:
     """Return the naive rows, from the cache where this data and label were asked before."""
     import numpy as np
 
-    path = workspace.cache / "naive" / f"{digest([market.data_key, market.label_key])}.parquet"
+    code = [Path(module.__file__ or "").read_text(encoding="utf-8") for module in (naive, forecast)]
+    path = workspace.cache / "naive" / f"{digest([market.data_key, market.label_key, code])}.parquet"
     if path.is_file():
         return read_predictions(path)
     progress.note("naive rows")

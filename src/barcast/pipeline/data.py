@@ -19,11 +19,13 @@ from barcast.core.atomic import atomic_folder, atomic_path
 from barcast.core.errors import DataError, UsageError, explained
 from barcast.core.progress import Progress
 from barcast.pipeline.ingest import Place, Task, existing_store, find_workspace, prepare, read_all
+from barcast.pipeline.market import resolve_symbols
 from barcast.sources import SAMPLE_OPTIONS, ImportOptions, sample_source
 from barcast.sources.base import failure, failure_table
 from barcast.sources.canonical import understand
 from barcast.sources.history import History
 from barcast.store import MarketStore, StoreInfo, StoreMeta
+from barcast.store.birth import begin_store, end_birth
 from barcast.store.lock import writer_lock
 from barcast.store.merge import merge, write
 from barcast.store.status import STATUS_SCHEMA, conform_status, join_status
@@ -162,6 +164,8 @@ def import_data(
     ------
     UsageError
         When something would have to be guessed, or the store has data already.
+    StoreError
+        When other files are where the store would go, or the store has lost its description.
     DataError
         When nothing at all could be imported.
     SymbolError
@@ -169,9 +173,11 @@ def import_data(
     """
     task = prepare(workspace, given, options, progress, fresh=replace_all)
     with writer_lock(task.folder):
+        begin_store(task.folder)
         existing = existing_store(task.folder)
         if existing and not replace_all:
             if (version := _imported_before(existing, task.inputs)) is not None:
+                existing.staging().clear()  # of an import that was killed when all but this was done
                 return _nothing_new(task, version, "this input was imported before; nothing to do")
             raise UsageError(
                 f"{task.folder} has data already (version {existing.version})",
@@ -187,7 +193,8 @@ def import_data(
         beside = {"status": facts, "conflicts": history.conflicts, "failures": history.failures}
         version = store.publish(history.rows, note, periods=None, beside=beside)
         if not existing:
-            meta.write(task.folder)  # the last step: from now on there is a store
+            meta.write(task.folder)  # from now on there is a store
+            end_birth(task.folder)
         store.staging().clear()
     return _result(task, history, version, resumed, history.rows)
 
@@ -291,13 +298,24 @@ def export_data(
     """Write stored rows to one long file, or one file a symbol in a folder; ``form`` is parquet or csv.
 
     The columns are those of the store: prices as given, with their factors and basis. Importing the export
-    again gives the same store (say ``volume_unit="share"``).
+    again gives the same store (say ``volume_unit="share"``). Symbols are read in any spelling.
+
+    Raises
+    ------
+    UsageError
+        When the target is a folder that is not empty, or a folder where a file is meant.
+    SymbolError
+        When a symbol is not in the store.
+    DataError
+        When no bar matches.
     """
     began = time.perf_counter()
     if form not in ("parquet", "csv"):
         raise UsageError(f"unknown format `{form}`", "choose parquet or csv")
     store = MarketStore.open(find_workspace(workspace).market)
-    rows = store.frame(symbols, start, end, version)
+    version = store.version if version is None else version
+    chosen = None if symbols is None else resolve_symbols(store, symbols, version)
+    rows = store.frame(chosen, start, end, version)
     if rows.is_empty():
         raise DataError("no bar matches what was asked for", "barcast data info shows what the store holds")
     parts = rows.partition_by("symbol", as_dict=True, maintain_order=True) if per_symbol else {}
@@ -313,7 +331,7 @@ def export_data(
         num_files=len(parts) or 1,
         num_rows=len(rows),
         num_symbols=rows["symbol"].n_unique(),
-        version=store.version if version is None else version,
+        version=version,
         seconds=round(time.perf_counter() - began, 3),
     )
 

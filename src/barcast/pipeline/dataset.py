@@ -9,10 +9,18 @@ import numpy as np
 
 from barcast.core.arrays import F32, F64, I64, Bools
 from barcast.core.bars import Bars
-from barcast.core.errors import UsageError
+from barcast.core.errors import DataError, UsageError
+from barcast.core.runs import RunFolder
 from barcast.core.workspace import Workspace
 from barcast.evaluation.metrics import rank_ic
-from barcast.features import FeatureSet, Panel, build_panel, feature_set, user_feature_sets
+from barcast.features import (
+    FeatureSet,
+    Panel,
+    build_panel,
+    feature_set,
+    load_user_features,
+    user_feature_sets,
+)
 from barcast.labels import TargetSpec, build_target
 from barcast.pipeline.market import Market, held_out
 from barcast.windows.index import MIN_BARS, own_bars
@@ -41,6 +49,8 @@ class Dataset:
         Embedding index of each symbol of the bars.
     scaler : FittedScaler or None
         What the inputs were normalised with; None for session statistics or raw logs.
+    teach : Bools, shape (R,)
+        Rows whose labels may teach: `fit`, or every known label for a final refit.
     """
 
     market: Market
@@ -52,21 +62,16 @@ class Dataset:
     embedding: I64
     scaler: FittedScaler | None
 
-    @property
-    def enough_history(self) -> Bools:
-        """Rows with at least 20 own bars, shape (R,)."""
-        return own_bars(self.market.bars.life_start) >= MIN_BARS
-
-    def teaching_rows(self, final: bool = False) -> Bools:
-        """Return rows whose labels may teach: `fit`, or every known label for a final refit."""
-        market = self.market
-        rows = market.labels.known.any(axis=1) if final else market.rows_of("fit")
-        held = held_out(market.bars.symbols, market.config.hold_out_fold)[market.bars.symbol_of_row]
-        return rows & self.enough_history & ~held & np.isfinite(self.target).any(axis=1)
+    teach: Bools
 
     def rows_to_score(self, *segments: str) -> I64:
         """Return the rows of the named segments that get a prediction, in order."""
-        return np.flatnonzero(self.market.rows_of(*segments) & self.enough_history)
+        return np.flatnonzero(self.market.rows_of(*segments) & enough_history(self.market))
+
+    def rows_to_judge(self, *segments: str) -> I64:
+        """Return the rows of the named segments that may choose or calibrate: held-out symbols may not."""
+        rows = self.rows_to_score(*segments)
+        return rows[~_held_rows(self.market)[rows]]
 
     def stop_score(self) -> Callable[[I64, F32 | F64], float]:
         """Return the function that judges outputs on `stop`: mean RankIC, or R² of the target if small."""
@@ -75,11 +80,12 @@ class Dataset:
         num_sessions = len(market.bars.calendar)
 
         def across(rows: I64, outputs: F32 | F64) -> float:
-            values = [
-                np.nanmean(rank_ic(y[rows, h], outputs[:, h].astype(np.float64), session[rows], num_sessions))
+            series = [
+                rank_ic(y[rows, h], outputs[:, h].astype(np.float64), session[rows], num_sessions)
                 for h in range(outputs.shape[1])
             ]
-            return float(np.mean(values))
+            means = [values[np.isfinite(values)].mean() for values in series if np.isfinite(values).any()]
+            return float(np.mean(means)) if means else float("nan")
 
         def through_time(rows: I64, outputs: F32 | F64) -> float:
             wanted = target[rows]
@@ -90,30 +96,62 @@ class Dataset:
         return through_time if market.small_universe else across
 
 
-def build_dataset(market: Market, workspace: Workspace, *, tabular: bool) -> Dataset:
+def enough_history(market: Market) -> Bools:
+    """Return which rows have at least 20 own bars, shape (R,)."""
+    return own_bars(market.bars.life_start) >= MIN_BARS
+
+
+def _held_rows(market: Market) -> Bools:
+    return held_out(market.bars.symbols, market.config.hold_out_fold)[market.bars.symbol_of_row]
+
+
+def teaching_rows(market: Market, target: F32, final: bool = False) -> Bools:
+    """Return rows whose labels may teach: `fit`, or every known label for a final refit."""
+    rows = market.labels.known.any(axis=1) if final else market.rows_of("fit")
+    return rows & enough_history(market) & ~_held_rows(market) & np.isfinite(target).any(axis=1)
+
+
+def build_dataset(
+    market: Market, workspace: Workspace, features: FeatureSet, *, tabular: bool, final: bool = False
+) -> Dataset:
     """Compute (or fetch from the cache) the features and normalise them.
+
+    Parameters
+    ----------
+    features : FeatureSet
+        As resolved for the run.
+    tabular : bool
+        Whether the model sees one row at a time.
+    final : bool
+        Whether every known label teaches (a refit) rather than `fit` alone.
 
     Raises
     ------
     UsageError
         When a window-normalised feature set is asked of a model that sees one row at a time.
+    DataError
+        When no row is left that could teach.
     """
-    features = resolve_features(workspace, market.config.features)
     if features.window_normalised and tabular:
         raise UsageError(
             f"feature set `{features.name}` is measured within a window; this model sees one row at a time",
             "use a network, or another set: `barcast features list`",
         )
     panel = make_panel(market.bars, features, workspace, market.data_digest)
-    fit = market.rows_of("fit")
     scaler = None
     if market.small_universe and not features.window_normalised:
-        scaler = FittedScaler.fit(panel.values, fit)
+        scaler = FittedScaler.fit(panel.values, market.rows_of("fit") & ~_held_rows(market))
     everyone = np.ones(market.bars.num_symbols, bool)
     target, target_name = make_target(market)
-    teaches = np.isin(np.arange(market.bars.num_symbols), np.unique(market.bars.symbol_of_row[fit]))
-    teaches &= ~held_out(market.bars.symbols, market.config.hold_out_fold)
-    vocabulary = tuple(s for s, known in zip(market.bars.symbols, teaches, strict=True) if known)
+    teach = teaching_rows(market, target, final)
+    if not teach.any():
+        raise DataError(
+            "no label is left that could teach: every row of `fit` is too early in its life, held out, or "
+            "without a target (are all prices equal?)",
+            "barcast data check; give more history, or another --target",
+        )
+    taught = np.unique(market.bars.symbol_of_row[teach])
+    vocabulary = tuple(market.bars.symbols[position] for position in taught)
     return Dataset(
         market=market,
         features=features,
@@ -123,6 +161,7 @@ def build_dataset(market: Market, workspace: Workspace, *, tabular: bool) -> Dat
         vocabulary=vocabulary,
         embedding=embedding_index(market.bars.symbols, vocabulary),
         scaler=scaler,
+        teach=teach,
     )
 
 
@@ -133,7 +172,7 @@ def normalised(
     if features.window_normalised:
         present = np.isfinite(panel.values)
         validity = present.mean(axis=1, keepdims=True, dtype=np.float32)
-        return np.concatenate([np.where(present, panel.values, 0.0), validity], axis=1).astype(np.float32)
+        return np.concatenate([panel.values, validity], axis=1).astype(np.float32)
     if scaler is not None:
         return scaler.transform(panel.values)
     members = universe[bars.symbol_of_row]
@@ -144,13 +183,19 @@ def make_panel(
     bars: Bars, features: FeatureSet, workspace: Workspace | None, data_digest: str, cached: bool = True
 ) -> Panel:
     """Build the feature panel of the bars, through the workspace's cache where one is given."""
-    cache = workspace.cache / "panels" if workspace is not None and cached else None
+    cache = workspace.cache if workspace is not None and cached else None
     return build_panel(bars, features, cache=cache, key={"data": data_digest})
 
 
 def resolve_features(workspace: Workspace, name: str) -> FeatureSet:
     """Return a built-in set or one of the user's own (``[features] files`` in ``barcast.toml``)."""
     return feature_set(name, user_feature_sets(workspace))
+
+
+def run_features(run: RunFolder, name: str) -> FeatureSet:
+    """Return the feature set as the run used it: user features come from the run's own copy."""
+    files = sorted((run.path / "features").glob("*.py"))
+    return feature_set(name, load_user_features(files) if files else ())
 
 
 def make_target(market: Market) -> tuple[F32, str]:

@@ -9,9 +9,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from barcast.core.atomic import sweep_leftovers
 from barcast.core.memory import MALLOC_SWITCH
 from barcast.core.progress import count
-from barcast.core.runs import environment, list_runs
+from barcast.core.runs import broken_runs, environment, list_runs
 from barcast.core.workspace import Workspace
 
 
@@ -122,6 +123,11 @@ def _place(workspace: Workspace) -> list[Finding]:
     unfinished = [run.name for run in runs if not run.is_done]
     advice = f"unfinished: {', '.join(unfinished)}: the same command resumes" if unfinished else ""
     findings.append(Finding("runs", str(len(runs)), advice))
+    if broken := broken_runs(workspace):
+        advice = "their run.json cannot be read: restore it, or remove these folders and train again"
+        findings.append(Finding("broken runs", ", ".join(run.name for run in broken), advice))
+    if swept := _sweep(workspace):
+        findings.append(Finding("leftovers", f"removed {swept} half-written files of killed commands"))
     size = (
         sum(f.stat().st_size for f in workspace.cache.rglob("*") if f.is_file())
         if workspace.cache.is_dir()
@@ -129,3 +135,14 @@ def _place(workspace: Workspace) -> list[Finding]:
     )
     findings.append(Finding("cache", f"{size / 2**30:.2f} GiB (may be deleted at any time)"))
     return findings
+
+
+def _sweep(workspace: Workspace) -> int:
+    """Sweep the folders that are written by renaming; what a user keeps elsewhere is not looked at."""
+    places = (workspace.runs, workspace.market, workspace.cache)
+    return sum(
+        sweep_leftovers(folder)
+        for place in places
+        for folder in (place, *place.glob("*/"), *place.glob("*/*/"))
+        if folder.is_dir()
+    )

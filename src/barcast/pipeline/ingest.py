@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -112,9 +111,6 @@ def existing_store(folder: Path) -> MarketStore | None:
 
 def read_all(task: Task, stored: Sequence[str], now: datetime | None) -> tuple[History, int]:
     """Read every part, taking up finished ones; return the history and how many files were taken up."""
-    if not (task.folder / "store.json").is_file():  # a first import that was killed while it published
-        for name in ("bars", "status", "conflicts", "failures"):
-            shutil.rmtree(task.folder / name, ignore_errors=True)
     staging = Staging(task.folder / "staging")
     ledger, chunks, resumed, done = staging.parts(), [], 0, 0
     batches = list(_batches(task.units))

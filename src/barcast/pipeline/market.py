@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import date
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
 
 import numpy as np
 import polars as pl
@@ -15,6 +16,7 @@ from barcast.core.bars import Bars
 from barcast.core.config import digest, to_plain
 from barcast.core.errors import DataError, SymbolError, UsageError
 from barcast.core.predictions import SEGMENTS
+from barcast.core.symbols import read_symbols
 from barcast.core.workspace import Workspace
 from barcast.labels import Labels, LabelSpec, forward_labels, trailing_volatility
 from barcast.pipeline.settings import DataConfig
@@ -68,6 +70,11 @@ class Market:
     small_universe: bool
 
     @property
+    def left_out(self) -> dict[str, int]:
+        """Findings by kind whose rows the policy leaves out."""
+        return {kind: num for kind, num in self.quality.counts.items() if self.policy.choice(kind) == "mask"}
+
+    @property
     def cutoff(self) -> str:
         """The last session known, as text."""
         return str(self.bars.calendar.times[-1])
@@ -90,8 +97,12 @@ class Market:
 
 @dataclass(frozen=True)
 class CheckedBars:
-    """Adjusted bars without the rows that the quality policy masks, and what was found."""
+    """Adjusted bars without the rows that the quality policy masks, and what was found.
 
+    ``symbols`` are those of the config in canonical spelling, empty for all.
+    """
+
+    symbols: tuple[str, ...]
     bars: Bars
     store_version: int
     basis: tuple[str, ...]
@@ -99,7 +110,7 @@ class CheckedBars:
     policy: QualityPolicy
 
 
-def load_bars(workspace: Workspace, config: DataConfig) -> CheckedBars:
+def load_bars(workspace: Workspace, config: DataConfig, version: int | None = None) -> CheckedBars:
     """Read the store as of the config's cutoff and leave out what the quality policy masks.
 
     Raises
@@ -110,20 +121,23 @@ def load_bars(workspace: Workspace, config: DataConfig) -> CheckedBars:
         When nothing is left.
     """
     store = MarketStore.open(workspace.market)
-    until = _as_date(config.asof)
-    version = store.version  # one version throughout, whatever another process publishes meanwhile
-    frame = store.frame(symbols=chosen_symbols(store, config), end=until, version=version)
+    until = _as_when(config.asof, daily=store.meta.frequency == "1d")
+    # one version throughout, whatever another process publishes meanwhile
+    version = store.version if version is None else version
+    config = replace(config, symbols=resolve_symbols(store, config.symbols, version))
+    frame = store.frame(symbols=chosen_symbols(store, config, version), end=until, version=version)
     calendar = store.calendar(version, until)
     policy = quality_policy(workspace, config.quality)
     report = check_bars(frame, calendar, store.meta.market, store.conflicts(version))
     masked = apply_policy(report, policy)
     if len(masked):
         frame = frame.join(masked, on=["symbol", "time"], how="anti", maintain_order="left")
+        calendar = store.calendar(version, until, exclude=masked)
     if not len(frame):
         raise DataError("no bar is left to work with", "barcast data check, barcast data info")
     bars = to_bars(frame, calendar, store.meta.market, store.status(version))
     basis = tuple(frame["basis"].unique().sort().to_list())
-    return CheckedBars(bars, version, basis, report, policy)
+    return CheckedBars(config.symbols, bars, version, basis, report, policy)
 
 
 def quality_policy(workspace: Workspace, choices: Mapping[str, str]) -> QualityPolicy:
@@ -132,7 +146,7 @@ def quality_policy(workspace: Workspace, choices: Mapping[str, str]) -> QualityP
     return QualityPolicy.from_settings(workspace.settings.get("quality", {}), flags)
 
 
-def load_market(workspace: Workspace, config: DataConfig) -> Market:
+def load_market(workspace: Workspace, config: DataConfig, version: int | None = None) -> Market:
     """Read bars, make labels and cut segments.
 
     Raises
@@ -140,7 +154,7 @@ def load_market(workspace: Workspace, config: DataConfig) -> Market:
     UsageError
         When a segment would be left without a label.
     """
-    found = load_bars(workspace, config)
+    found = load_bars(workspace, config, version)
     bars = found.bars
     labels = forward_labels(bars, LabelSpec(horizons=config.horizons, delay=config.delay))
     plan = make_plan(bars, config, labels.spec)
@@ -148,7 +162,7 @@ def load_market(workspace: Workspace, config: DataConfig) -> Market:
     plan.require_rows(segment)
     check_disjoint(bars.session, labels.last_known_at, segment)
     return Market(
-        config=config,
+        config=replace(config, symbols=found.symbols),
         store_version=found.store_version,
         bars=bars,
         labels=labels,
@@ -191,17 +205,49 @@ def is_small(bars: Bars, plan: SegmentPlan) -> bool:
     return bool(np.median(counts[counts > 0]) < SMALL_UNIVERSE_SYMBOLS)
 
 
-def chosen_symbols(store: MarketStore, config: DataConfig) -> list[str] | None:
-    """Return the symbols to read, None for all."""
-    if not config.symbols and not config.limit:
-        return None
-    available = list(store.symbols())
-    wanted = list(config.symbols) or available
-    missing = sorted(set(wanted) - set(available))
-    if missing:
-        shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
-        raise SymbolError(f"not in the store: {shown}", "`barcast data info --symbols` lists what there is")
-    return wanted[: config.limit] if config.limit else wanted
+def chosen_symbols(store: MarketStore, config: DataConfig, version: int) -> tuple[str, ...] | None:
+    """Return the symbols to read of those in the config (canonical), None for all."""
+    if not config.limit:
+        return config.symbols or None
+    return (config.symbols or store.symbols(version))[: config.limit]
+
+
+def resolve_symbols(store: MarketStore, texts: Iterable[str], version: int | None = None) -> tuple[str, ...]:
+    """Read symbols as a user may spell them, by the rules of the store's market; each is given back once.
+
+    Parameters
+    ----------
+    texts : iterable of str
+        ``600519``, ``sh.600519``, ``aapl``, ``BTC/USDT``, or names as the store has them.
+    version : int, optional
+        By default the last one.
+
+    Raises
+    ------
+    SymbolError
+        When some are no symbols, or not in the store, with the nearest names.
+    """
+    given = tuple(dict.fromkeys(texts))
+    if not given:
+        return ()
+    stored = store.symbols(version)
+    known = set(stored)
+    readings, reasons = read_symbols([text for text in given if text not in known], store.meta.market)
+    found = {text: readings[text].symbol if text in readings else text for text in given}
+    absent = [text for text in given if found[text] not in known]
+    if absent:
+        words = [reasons.get(text) or _with_nearest(text, found[text], stored) for text in absent[:5]]
+        more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
+        raise SymbolError(
+            f"not in the store: {', '.join(words)}{more}", "`barcast data info --symbols` lists what there is"
+        )
+    return tuple(dict.fromkeys(found.values()))
+
+
+def _with_nearest(text: str, symbol: str, stored: tuple[str, ...]) -> str:
+    near = difflib.get_close_matches(symbol, stored, n=3, cutoff=0.7)
+    read = "" if text == symbol else f" (read as {symbol})"
+    return f"{text}{read}" + (f", did you mean {' or '.join(near)}?" if near else "")
 
 
 def held_out(symbols: tuple[str, ...], fold: int) -> Bools:
@@ -218,10 +264,16 @@ def session_times(bars: Bars, session: np.ndarray) -> pl.Series:
     return pl.Series(times).set(pl.Series(session < 0), None)
 
 
-def _as_date(text: str) -> date | None:
+def _as_when(text: str, *, daily: bool) -> date | datetime | None:
+    """Read a cutoff: a day, or for intraday bars the UTC start of the last bar that may be known."""
     if not text:
         return None
     try:
-        return date.fromisoformat(text[:10])
+        when = datetime.fromisoformat(text)
     except ValueError as error:
         raise UsageError(f"`asof` is not a date: `{text}`", "--asof 2024-03-08") from error
+    if len(text) <= len("2024-03-08"):
+        return when.date()
+    if daily:
+        raise UsageError(f"`asof` has a time, but the bars are daily: `{text}`", f"--asof {text[:10]}")
+    return when.replace(tzinfo=None) if when.tzinfo is None else when.astimezone(UTC).replace(tzinfo=None)

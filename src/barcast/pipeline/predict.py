@@ -17,7 +17,7 @@ import polars as pl
 from barcast.core.arrays import F64, I64, Bools
 from barcast.core.atomic import atomic_path
 from barcast.core.bars import Bars
-from barcast.core.errors import RunError, SymbolError
+from barcast.core.errors import RunError
 from barcast.core.predictions import LIVE, conform, write_predictions
 from barcast.core.progress import Progress
 from barcast.core.runs import RunFolder, list_runs, open_run
@@ -25,10 +25,11 @@ from barcast.core.workspace import Workspace
 from barcast.features import FeatureSet
 from barcast.labels import trailing_volatility
 from barcast.models.registry import model_entry
-from barcast.pipeline.dataset import embedding_index, make_panel, normalised, resolve_features
-from barcast.pipeline.market import VOLATILITY_BARS, load_bars
+from barcast.pipeline.dataset import embedding_index, make_panel, normalised, run_features
+from barcast.pipeline.market import VOLATILITY_BARS, load_bars, resolve_symbols
 from barcast.pipeline.settings import RunConfig, from_run
 from barcast.pipeline.train import load_maps
+from barcast.store import MarketStore
 from barcast.windows.index import MIN_BARS, own_bars
 from barcast.windows.normalise import FittedScaler, check_coverage
 
@@ -77,7 +78,7 @@ class Forecasts:
 
 
 def newest_run(workspace: Workspace, name: str | None) -> RunFolder:
-    """Return the named run, or the newest finished evaluation.
+    """Return the named run, or the newest finished one: first of those with a refit, then any but ridge.
 
     Raises
     ------
@@ -86,11 +87,18 @@ def newest_run(workspace: Workspace, name: str | None) -> RunFolder:
     """
     if name:
         return open_run(workspace, name)
-    done = [run for run in list_runs(workspace) if run.is_done and not run.info.get("final")]
-    own = [run for run in done if run.info["model"] != "ridge"] or done
-    if not own:
-        raise RunError("no finished run in this workspace", "barcast train lstm")
-    return own[-1]
+    runs = [run for run in list_runs(workspace) if run.is_done]
+    refitted = {run.info.get("parent") for run in runs}
+    done = [run for run in runs if not run.info.get("final")]
+    for preferred in (
+        lambda run: run.name in refitted,
+        lambda run: run.info["model"] != "ridge",
+        lambda _: True,
+    ):
+        found = [run for run in done if preferred(run)]
+        if found:
+            return found[-1]
+    raise RunError("no finished run in this workspace", "barcast train lstm")
 
 
 def write_table(forecasts: Forecasts, path: Path) -> None:
@@ -117,7 +125,7 @@ def predict(
     Parameters
     ----------
     symbols : sequence of str
-        Canonical names; empty means every symbol of the store. Statistics always use the run's universe.
+        In any spelling; empty means every symbol of the store. Statistics always use the run's universe.
     asof : str
         Last session that may be known; empty means the store's last.
 
@@ -132,34 +140,54 @@ def predict(
         When a symbol is not in the store.
     """
     progress = progress or Progress(enabled=False)
-    run = serving_run(workspace, run)
     config = from_run(run.read("config.json"))
     bars = _all_bars(workspace, config, asof)
+    run = serving_run(workspace, run, bars.calendar.times[-1])
     state = run.read("state.json")
     warnings = _age_warnings(run, bars, allow_old)
     universe = np.isin(np.array(bars.symbols), np.array(state["universe"]))
     at = len(bars.calendar) - 1
     if not state["small_universe"]:
         check_coverage(bars.session, universe[bars.symbol_of_row], at)
-    last_rows, reasons = _rows_and_reasons(bars, at, _checked(symbols, bars))
-    features = resolve_features(workspace, state["feature_set"])
+    wanted = resolve_symbols(MarketStore.open(workspace.market), symbols)
+    last_rows, reasons = _rows_and_reasons(bars, at, wanted or bars.symbols)
+    features = run_features(run, state["feature_set"])
     progress.note(f"predicting {len(last_rows)} symbols as of {bars.calendar.times[at]} with {run.name}")
     scores, volatility = score_rows(workspace, run, config, state, bars, features, universe, last_rows)
     table = _table(run, config, bars, last_rows, scores, volatility)
-    if save and not symbols:
-        write_predictions(run.path / "live" / f"{_stamp(bars.calendar.times[at])}.parquet", table)
+    kept = run.path / "live" / f"{_stamp(bars.calendar.times[at])}.parquet"
+    if save and not symbols and not kept.exists():  # what was served once is evidence: it is not rewritten
+        write_predictions(kept, table)
     exit_time = bars.calendar.next_after(bars.calendar.times[at], config.data.delay + config.data.horizons[0])
     return Forecasts(run.name, str(bars.calendar.times[at]), str(exit_time), table, reasons, warnings)
 
 
-def serving_run(workspace: Workspace, run: RunFolder) -> RunFolder:
-    """Return the run's newest finished refit, or the run itself."""
+def _with_final(command: str) -> str:
+    return command if "--final" in command.split() else f"{command} --final"
+
+
+def serving_run(workspace: Workspace, run: RunFolder, asof: np.datetime64) -> RunFolder:
+    """Return the run's newest refit that was taught nothing later than ``asof``, else the run itself.
+
+    Raises
+    ------
+    RunError
+        When the run is unfinished, or when even its own labels reach beyond ``asof``: such a forecast would
+        have seen its outcome.
+    """
     if not run.is_done:
         raise RunError(f"run `{run.name}` is not finished", "run the same `barcast train` again: it resumes")
     refits = [
         other for other in list_runs(workspace) if other.info.get("parent") == run.name and other.is_done
     ]
-    return refits[-1] if refits else run
+    for candidate in (*reversed(refits), run):
+        if np.datetime64(candidate.info["taught_until"]) <= asof:
+            return candidate
+    raise RunError(
+        f"`{run.name}` was taught labels up to {run.info['taught_until']}: a forecast as of {asof} would "
+        "have seen its own outcome",
+        f"train on what was known then: barcast train {run.info['model']} --asof {str(asof)[:10]} --final",
+    )
 
 
 def _all_bars(workspace: Workspace, config: RunConfig, asof: str) -> Bars:
@@ -177,27 +205,19 @@ def _age_warnings(run: RunFolder, bars: Bars, allow_old: bool) -> tuple[str, ...
     if age > TOO_OLD_SESSIONS and not allow_old:
         raise RunError(
             f"the last label that taught `{run.name}` is of {last}, {age} sessions before the forecast",
-            f"refit it on everything known: barcast train {info['model']} --final   (or add --allow-old)",
+            f"refit it on everything known: {_with_final(info['command'])}   (or add --allow-old)",
         )
     if age > OLD_SESSIONS:
         return (f"the last label that taught {run.name} is {age} sessions old: consider a refit (--final)",)
     return ()
 
 
-def _checked(symbols: Sequence[str], bars: Bars) -> Bools:
-    if not symbols:
-        return np.ones(bars.num_symbols, bool)
-    missing = sorted(set(symbols) - set(bars.symbols))
-    if missing:
-        raise SymbolError(f"not in the store: {', '.join(missing[:8])}", "barcast data info --symbols")
-    return np.isin(np.array(bars.symbols), np.array(symbols))
-
-
-def _rows_and_reasons(bars: Bars, at: int, wanted: Bools) -> tuple[I64, pl.DataFrame]:
+def _rows_and_reasons(bars: Bars, at: int, wanted: Sequence[str]) -> tuple[I64, pl.DataFrame]:
     """Return the last row of each symbol that can be predicted, and why the others cannot."""
-    rows, symbols, reasons = [], [], []
+    nowhere = sorted(set(wanted) - set(bars.symbols))
+    rows, symbols, reasons = [], nowhere.copy(), ["no usable bar up to this session"] * len(nowhere)
     age = own_bars(bars.life_start)
-    for position in np.flatnonzero(wanted):
+    for position in np.flatnonzero(np.isin(np.array(bars.symbols), np.array(wanted))):
         first, stop = bars.offsets[position], bars.offsets[position + 1]
         if first == stop:
             reason = "no usable bar"

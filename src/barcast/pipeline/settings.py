@@ -95,18 +95,22 @@ def resolve(
     from barcast.training.loop import TrainConfig
 
     entry = model_entry(model)
+    if entry.kind == "naive":
+        raise UsageError(
+            f"`{model}` is a rule: there is nothing to train", "every comparison holds it already"
+        )
     kinds: dict[str, type] = {"data": DataConfig, "train": TrainConfig, "options": entry.config}
     merged: dict[str, dict[str, Any]] = {name: {} for name in kinds}
     seed = 0
     for where, source in (("barcast.toml", workspace.settings), (str(file), load_toml(file) if file else {})):
-        seed = int(source.get("seed", seed))
+        seed = _whole(source.get("seed", seed), f"{where}: seed")
         for section, table in (("data", "data"), ("train", "train"), ("options", model)):
             merged[section].update(_only_tables(source.get(table, {}), f"{where} [{table}]"))
     for name, value in (flags or {}).items():
         if value is None:
             continue
         if name == "seed":
-            seed = int(value)
+            seed = _whole(value, "seed")
             continue
         owner = next((part for part, kind in kinds.items() if name in {f.name for f in fields(kind)}), None)
         if owner is None:
@@ -133,6 +137,12 @@ def from_run(plain: Mapping[str, Any]) -> RunConfig:
         from_plain(entry.config, plain["options"], plain["model"]),
         from_plain(TrainConfig, plain["train"], "train") if plain["train"] else None,
     )
+
+
+def _whole(value: Any, where: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise UsageError(f"{where}: expected a whole number, found `{value!r}`")
+    return value
 
 
 def _only_tables(value: Any, where: str) -> Mapping[str, Any]:

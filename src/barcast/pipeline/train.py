@@ -11,17 +11,18 @@ import numpy as np
 from barcast.core.atomic import write_text
 from barcast.core.config import from_plain, to_plain
 from barcast.core.errors import RunError
-from barcast.core.predictions import SEGMENTS, write_predictions
+from barcast.core.predictions import write_predictions
 from barcast.core.progress import Progress, clock, count
-from barcast.core.runs import RunFolder, run_identity, start_run
+from barcast.core.runs import RunFolder, run_folder, run_identity, start_run
 from barcast.core.workspace import Workspace
+from barcast.features import FeatureSet
 from barcast.models.registry import ModelEntry, model_entry
-from barcast.pipeline.dataset import Dataset, build_dataset, resolve_features
+from barcast.pipeline.dataset import Dataset, build_dataset, resolve_features, run_features
 from barcast.pipeline.forecast import ScoreMap, fit_score_map, prediction_rows
 from barcast.pipeline.market import Market, load_market
 from barcast.pipeline.settings import RunConfig
 from barcast.store import MarketStore
-from barcast.windows.index import own_bars
+from barcast.windows.index import MIN_BARS, own_bars
 
 #: Segments whose rows go into the predictions table.
 SCORED = ("weigh", "route", "test")
@@ -56,38 +57,70 @@ def train(
     progress = progress or Progress(enabled=False)
     entry = model_entry(config.model)
     started = time.perf_counter()
-    progress.note("reading the store, checking bars, making labels")
-    market = market or load_market(workspace, config.data)
-    resolve_features(workspace, config.data.features)  # a name that is not known must leave no run behind
-    run = _open(workspace, config, market)
-    MarketStore.open(workspace.market).cite(market.store_version, run.name)
+    if market is None:
+        progress.note("reading the store, checking bars, making labels")
+        market = load_market(workspace, config.data)
+    config = _in_one_spelling(config, market)
+    features = resolve_features(workspace, config.data.features)
+    identity = _identity(config.plain(), market, features)
+    run = run_folder(workspace, config.model, identity)
     if run.is_done and not fresh:
         progress.note(f"{run.name} is there already (use --fresh to train it again)")
         return Trained(run, market)
-    if fresh:
-        run.checkpoint.unlink(missing_ok=True)
-        run.update(status="running")
+    _check_device(config)
+    if market.left_out:
+        found = ", ".join(f"{kind} {num:,}" for kind, num in market.left_out.items())
+        progress.note(f"rows left out by the quality policy: {found}")
     if market.small_universe:
         progress.note(
             "small universe (fewer than 30 symbols a session): features normalised on `fit`, target the "
             "return over trailing volatility, scores through time instead of RankIC"
         )
-    progress.note(f"features `{config.data.features}` for {count(len(market.bars))} bars")
-    dataset = build_dataset(market, workspace, tabular=entry.kind == "tabular")
+    progress.note(f"features `{features.name}` for {count(len(market.bars))} bars")
+    dataset = build_dataset(market, workspace, features, tabular=entry.kind == "tabular")
+    run = begin(workspace, config, identity, dataset, fresh=fresh)
     prepared = time.perf_counter()
-    teach = dataset.teaching_rows()
-    progress.note(f"training {config.model} on {count(int(teach.sum()))} rows")
-    outcome = fit_model(entry, config, dataset, teach, run, progress)
+    progress.note(f"training {config.model} on {count(int(dataset.teach.sum()))} rows")
+    outcome = fit_model(entry, config, dataset, run, progress)
     trained = time.perf_counter()
     maps = _calibrate_and_predict(run, config, dataset, outcome, progress)
-    _finish(run, dataset, outcome, maps, teach, (started, prepared, trained, time.perf_counter()))
+    save_state(run, dataset, maps)
+    write_text(run.path / "quality.json", market.quality.to_json())
+    times = {"prepare_seconds": round(prepared - started, 3), "train_seconds": round(trained - prepared, 3)}
+    finish(run, dataset, outcome, started, **times)
     progress.note(f"{run.name} done in {clock(time.perf_counter() - started)}")
     return Trained(run, market)
 
 
-def _open(workspace: Workspace, config: RunConfig, market: Market) -> RunFolder:
-    identity = run_identity(config.plain(), market.cutoff, market.data_digest)
-    return start_run(workspace, config.model, identity, config.plain(), market_facts(market))
+def _in_one_spelling(config: RunConfig, market: Market) -> RunConfig:
+    """Return the config with symbols as the store has them: however they were typed, it is the same run."""
+    return replace(config, data=replace(config.data, symbols=market.config.symbols))
+
+
+def _check_device(config: RunConfig) -> None:
+    if config.train is not None:
+        from barcast.training.networks import check_device  # local: brings torch along
+
+        check_device(config.train.device)
+
+
+def _identity(plain: dict[str, Any], market: Market, features: FeatureSet) -> str:
+    return run_identity({**plain, "features_code": features.code_digest()}, market.cutoff, market.data_digest)
+
+
+def begin(
+    workspace: Workspace, config: RunConfig, identity: str, dataset: Dataset, *, fresh: bool, **facts: Any
+) -> RunFolder:
+    """Make the run's folder, keep its store version, copy the source of user features."""
+    kind = config.model if "parent" not in facts else f"{config.model}-final"
+    if fresh:
+        run_folder(workspace, kind, identity).checkpoint.unlink(missing_ok=True)
+    known = {**market_facts(dataset.market), "features_code": dataset.features.code_digest(), **facts}
+    run = start_run(workspace, kind, identity, config.plain(), {**known, "model": config.model})
+    MarketStore.open(workspace.market).cite(dataset.market.store_version, run.name)
+    for file in dataset.features.files:
+        write_text(run.path / "features" / file.path.name, file.text)
+    return run
 
 
 def market_facts(market: Market) -> dict[str, Any]:
@@ -103,6 +136,7 @@ def market_facts(market: Market) -> dict[str, Any]:
         "num_rows": len(bars),
         "num_sessions": len(bars.calendar),
         "small_universe": market.small_universe,
+        "quality_policy": dict(market.policy.choices),
     }
 
 
@@ -123,43 +157,45 @@ class Outcome:
 
 
 def fit_model(
-    entry: ModelEntry, config: RunConfig, dataset: Dataset, teach: np.ndarray, run: RunFolder,
-    progress: Progress, *, parent: RunFolder | None = None,
+    entry: ModelEntry, config: RunConfig, dataset: Dataset, run: RunFolder, progress: Progress,
+    *, parent: RunFolder | None = None,
 ) -> Outcome:  # fmt: skip
     """Fit a tabular model or train a network; with ``parent`` refit it with everything chosen kept."""
     fit = _fit_tabular if entry.kind == "tabular" else _fit_network
-    return fit(entry, config, dataset, teach, run, progress, parent)
+    return fit(entry, config, dataset, run, progress, parent)
 
 
 def _fit_tabular(
-    entry: ModelEntry, config: RunConfig, dataset: Dataset, teach: np.ndarray, run: RunFolder,
-    progress: Progress, parent: RunFolder | None,
+    entry: ModelEntry, config: RunConfig, dataset: Dataset, run: RunFolder, progress: Progress,
+    parent: RunFolder | None,
 ) -> Outcome:  # fmt: skip
     from barcast.training.checkpoint import load_arrays, save_arrays
 
     model = entry.build(config.options, config.seed)
-    rows = np.flatnonzero(teach)
+    rows = np.flatnonzero(dataset.teach)
     started = time.perf_counter()
     facts: dict[str, Any] = {}
     if parent is not None:
         model.load(load_arrays(parent.weights))
         model.refit(dataset.inputs, dataset.target, rows)
     else:
-        stop = dataset.rows_to_score("stop")
+        stop = dataset.rows_to_judge("stop")
         judge = dataset.stop_score()
         stop_inputs = dataset.inputs[stop]
         tried = model.fit(
             dataset.inputs, dataset.target, rows, lambda predict: judge(stop, predict(stop_inputs))
         )
-        facts = {"best_score": max(tried.values()), "tried": tried}
+        finite = {name: score if np.isfinite(score) else None for name, score in tried.items()}
+        best = max((score for score in finite.values() if score is not None), default=None)
+        facts = {"best_score": best, "tried": finite}
     save_arrays(run.weights, model.state())
     facts["seconds"] = time.perf_counter() - started
     return Outcome(lambda wanted: model.predict(dataset.inputs[wanted]), facts)
 
 
 def _fit_network(
-    entry: ModelEntry, config: RunConfig, dataset: Dataset, teach: np.ndarray, run: RunFolder,
-    progress: Progress, parent: RunFolder | None,
+    entry: ModelEntry, config: RunConfig, dataset: Dataset, run: RunFolder, progress: Progress,
+    parent: RunFolder | None,
 ) -> Outcome:  # fmt: skip
     import torch
 
@@ -172,29 +208,30 @@ def _fit_network(
     torch.manual_seed(config.seed)
     network = build_network(entry, config.options, dataset.inputs.shape[1], len(dataset.vocabulary),
                             dataset.target.shape[1], options.device)  # fmt: skip
-    target = np.where(teach[:, None], dataset.target, np.nan).astype(np.float32)
+    target = np.where(dataset.teach[:, None], dataset.target, np.nan).astype(np.float32)
     bars = dataset.market.bars
     resident = make_resident(
         dataset.inputs, dataset.embedding[bars.symbol_of_row], bars.life_start, target,
         options.device, anchored=dataset.features.window_normalised,
     )  # fmt: skip
     stop = np.zeros(len(bars), bool)
-    stop[dataset.rows_to_score("stop")] = True
+    stop[dataset.rows_to_judge("stop")] = True
     steps = None
     if parent is not None:
-        info = parent.info
-        steps = max(round(info["best_step"] * int(teach.sum()) / max(info["num_teaching_rows"], 1)), 1)
+        # As many passes over the labels as the evaluation found best: more labels, more steps.
+        info, num_rows = parent.info, int(dataset.teach.sum())
+        steps = max(round(info["best_step"] * num_rows / max(info["num_teaching_rows"], 1)), 1)
     assert entry.loss is not None
-    result = fit_network(
-        network, TrainingData(resident, bars.lives, teach, stop), options, entry.loss, dataset.stop_score(),
-        run, progress, steps=steps,
-    )  # fmt: skip
+    data = TrainingData(resident, bars.lives, dataset.teach, stop)
+    judge = dataset.stop_score()
+    result = fit_network(network, data, options, entry.loss, judge, run, progress, steps=steps)
     facts = {
         "best_score": result.best_score if np.isfinite(result.best_score) else None,
         "best_step": result.best_step,
         "steps": result.steps,
         "seconds": result.seconds,
         "labels_per_second": result.labels_per_second,
+        "threads": result.threads,
         "num_parameters": sum(p.numel() for p in network.parameters()),
     }
     window = options.look_back_window
@@ -210,7 +247,7 @@ def _calibrate_and_predict(
     started = time.perf_counter()
     scores = np.asarray(outcome.predict(rows), np.float64)
     seconds = time.perf_counter() - started
-    weigh = market.segment[rows] == SEGMENTS.index("weigh")
+    weigh = np.isin(rows, dataset.rows_to_judge("weigh"))
     maps = tuple(
         fit_score_map(
             scores[weigh, h],
@@ -227,31 +264,29 @@ def _calibrate_and_predict(
     return maps
 
 
-def _finish(
-    run: RunFolder, dataset: Dataset, outcome: Outcome, maps: tuple[ScoreMap, ...], teach: np.ndarray,
-    marks: tuple[float, float, float, float],
-) -> None:  # fmt: skip
-    save_state(run, dataset, maps)
-    write_text(run.path / "quality.json", dataset.market.quality.to_json())
+def finish(run: RunFolder, dataset: Dataset, outcome: Outcome, started: float, **facts: Any) -> None:
+    """Write what is left and mark the run done; only then is the checkpoint of no more use."""
     run.write("failures.json", failures(dataset))
     write_text(run.path / "card.md", model_card(run, dataset))
-    started, prepared, trained, done = marks
+    market, teach = dataset.market, dataset.teach
+    taught_until = int(market.labels.known_at[teach].max())
     run.update(
         status="done",
         num_teaching_rows=int(teach.sum()),
-        last_teaching_session=str(last_teaching_session(dataset, teach)),
-        prepare_seconds=round(prepared - started, 3),
-        train_seconds=round(trained - prepared, 3),
-        total_seconds=round(done - started, 3),
+        last_teaching_session=str(last_teaching_session(dataset)),
+        taught_until=str(market.bars.calendar.times[taught_until]),
+        total_seconds=round(time.perf_counter() - started, 3),
         weights_bytes=run.weights.stat().st_size,
+        **facts,
         **outcome.facts,
     )
+    run.checkpoint.unlink(missing_ok=True)
 
 
-def last_teaching_session(dataset: Dataset, teach: np.ndarray) -> np.datetime64:
+def last_teaching_session(dataset: Dataset) -> np.datetime64:
     """Return the last decision session whose label taught."""
     bars = dataset.market.bars
-    return np.datetime64(bars.calendar.times[bars.session[teach].max()])
+    return np.datetime64(bars.calendar.times[bars.session[dataset.teach].max()])
 
 
 def save_state(run: RunFolder, dataset: Dataset, maps: tuple[ScoreMap, ...]) -> None:
@@ -276,7 +311,7 @@ def save_state(run: RunFolder, dataset: Dataset, maps: tuple[ScoreMap, ...]) -> 
     )
 
 
-def model_card(run: RunFolder, dataset: Dataset, parent: RunFolder | None = None) -> str:
+def model_card(run: RunFolder, dataset: Dataset) -> str:
     """Return what a person should know before using this model, as Markdown."""
     market, info = dataset.market, run.info
     bars = market.bars
@@ -293,11 +328,12 @@ def model_card(run: RunFolder, dataset: Dataset, parent: RunFolder | None = None
         f"- features `{dataset.features.name}`, target `{dataset.target_name}`, entry after "
         f"{market.config.delay}, horizons {', '.join(map(str, market.config.horizons))} sessions",
     ]
+    parent = info.get("parent")
     if parent is None:
         lines += [f"- {name}: {span}" for name, span in spans.items()]
         lines.append("- scores: comparison.json and report.html; `test` is sealed until it is opened")
     else:
-        lines.append(f"- refit on every known label; its evidence is that of its parent `{parent.name}`")
+        lines.append(f"- refit on every known label; its evidence is that of its parent `{parent}`")
     if market.quality.survivors_only:
         lines.append("- survivors only: the data holds no symbol that was delisted, which flatters any score")
     lines.append("- a forecast is an expected log return with its standard deviation; it is not advice")
@@ -319,8 +355,8 @@ def failures(dataset: Dataset) -> list[dict[str, str]]:
     for position, symbol in enumerate(bars.symbols):
         if not lengths[position]:
             reason = "no usable bar: all were masked or lie outside the calendar"
-        elif longest[position] < 20:
-            reason = f"short history: {longest[position]} bars without a long hole, 20 are needed"
+        elif longest[position] < MIN_BARS:
+            reason = f"short history: {longest[position]} bars without a long hole, {MIN_BARS} are needed"
         else:
             continue
         table.append({"symbol": symbol, "stage": "predict", "reason": reason, "fallback": "no prediction"})
@@ -347,26 +383,18 @@ def refit(
     started = time.perf_counter()
     entry = model_entry(config.model)
     market = market or load_market(workspace, config.data)
-    plain = {**config.plain(), "final_of": parent.info["id"]}
-    identity = run_identity(plain, market.cutoff, market.data_digest)
-    facts = {**market_facts(market), "final": True, "parent": parent.name}
-    run = start_run(workspace, f"{config.model}-final", identity, config.plain(), facts)
+    config = _in_one_spelling(config, market)
+    features = run_features(parent, config.data.features)
+    identity = _identity({**config.plain(), "final_of": parent.info["id"]}, market, features)
+    run = run_folder(workspace, f"{config.model}-final", identity)
     if run.is_done and not fresh:
         progress.note(f"{run.name} is there already")
         return run
-    dataset = build_dataset(market, workspace, tabular=entry.kind == "tabular")
-    teach = dataset.teaching_rows(final=True)
-    progress.note(f"refitting {config.model} on all {count(int(teach.sum()))} known labels")
-    outcome = fit_model(entry, config, dataset, teach, run, progress, parent=parent)
+    _check_device(config)
+    dataset = build_dataset(market, workspace, features, tabular=entry.kind == "tabular", final=True)
+    run = begin(workspace, config, identity, dataset, fresh=fresh, final=True, parent=parent.name)
+    progress.note(f"refitting {config.model} on all {count(int(dataset.teach.sum()))} known labels")
+    outcome = fit_model(entry, config, dataset, run, progress, parent=parent)
     save_state(run, dataset, load_maps(parent))
-    run.write("failures.json", failures(dataset))
-    write_text(run.path / "card.md", model_card(run, dataset, parent))
-    run.update(
-        status="done",
-        num_teaching_rows=int(teach.sum()),
-        last_teaching_session=str(last_teaching_session(dataset, teach)),
-        total_seconds=round(time.perf_counter() - started, 3),
-        weights_bytes=run.weights.stat().st_size,
-        **outcome.facts,
-    )
+    finish(run, dataset, outcome, started)
     return run

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from barcast.core.errors import BarcastError, RunError
 from barcast.core.progress import Progress
 from barcast.core.runs import RunFolder
 from barcast.core.workspace import Workspace
-from barcast.pipeline.compare import Compared, compare_runs
+from barcast.pipeline.compare import Compared, compare_runs, market_of
 from barcast.pipeline.data import import_sample
 from barcast.pipeline.market import load_market
-from barcast.pipeline.predict import Forecasts, predict, serving_run
+from barcast.pipeline.predict import Forecasts, predict
 from barcast.pipeline.report import write_run_report
-from barcast.pipeline.settings import RunConfig, from_run, resolve
+from barcast.pipeline.settings import RunConfig, resolve
 from barcast.pipeline.train import refit, train
 
 
@@ -66,15 +67,26 @@ def train_and_report(
     trained = train(workspace, config, fresh=fresh, progress=progress)
     market = trained.market
     compared = compare_runs(workspace, [trained.run], open_test=open_test, market=market, progress=progress)
-    refitted = forecasts = None
+    refitted = None
     if final:
         refitted = refit(workspace, trained.run, config, market=market, fresh=fresh, progress=progress)
-        forecasts = predict(workspace, refitted, asof=config.data.asof, progress=progress)
+    forecasts = _forecasts(workspace, trained.run, market.cutoff, progress, save=final)
     path = None
     if report:
         path = write_run_report(workspace, trained.run, compared, market, forecasts)
         progress.note(f"report: {path}")
     return TrainedAndCompared(trained.run, compared, path, refitted, forecasts)
+
+
+def _forecasts(
+    workspace: Workspace, run: RunFolder, asof: str, progress: Progress, *, save: bool
+) -> Forecasts | None:
+    """Return the next session's forecasts for the report; what stands in the way costs no report."""
+    try:
+        return predict(workspace, run, asof=asof, allow_old=True, progress=progress, save=save)
+    except BarcastError as error:
+        progress.note(f"no forecasts in the report: {error}")
+        return None
 
 
 def describe(workspace: Workspace, config: RunConfig) -> dict[str, Any]:
@@ -104,14 +116,13 @@ def report_again(
 ) -> Path:
     """Compare a finished run again and write its report."""
     progress = progress or Progress(enabled=False)
-    config = from_run(run.read("config.json"))
-    market = load_market(workspace, replace(config.data, asof=str(run.info["cutoff"])[:10]))
-    compared = compare_runs(workspace, [run], open_test=open_test, market=market, progress=progress)
-    forecasts = None
-    if serving_run(workspace, run).name != run.name:
-        forecasts = predict(
-            workspace, run, asof=str(run.info["cutoff"])[:10], allow_old=True, progress=progress
+    if run.info.get("final"):
+        raise RunError(
+            f"`{run.name}` is a refit: its evidence is its parent's", f"barcast report {run.info['parent']}"
         )
+    market = market_of(workspace, run)
+    compared = compare_runs(workspace, [run], open_test=open_test, market=market, progress=progress)
+    forecasts = _forecasts(workspace, run, str(run.info["cutoff"]), progress, save=False)
     return write_run_report(workspace, run, compared, market, forecasts)
 
 

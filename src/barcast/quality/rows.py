@@ -99,6 +99,15 @@ def time_findings(table: Table, now: datetime | None = None) -> list[pl.DataFram
     words = pl.format(
         "{}, not a session of {}", pl.col("time").dt.strftime("%A"), pl.lit(table.calendar.name)
     )
+    if len(sessions := table.calendar.times.astype("datetime64[us]")):
+        first, last = (pl.lit(sessions[end]).cast(table.frame.schema["time"]) for end in (0, -1))
+        words = (
+            pl.when(pl.col("time") < first)
+            .then(pl.format("stray date before the first session, {}", first))
+            .when(pl.col("time") > last)
+            .then(pl.format("stray date after the last session, {}", last))
+            .otherwise(words)
+        )
     return [
         table.findings("future_date", future, (times[future] - limit) / np.timedelta64(1, "D")),
         table.findings("off_calendar", off, detail=words),

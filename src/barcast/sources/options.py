@@ -9,7 +9,7 @@ from datetime import time
 from typing import Any
 
 from barcast.core.bars import BASES
-from barcast.core.calendar import EXCHANGES, FREQUENCIES, OBSERVED, ROUND_THE_CLOCK
+from barcast.core.calendar import EXCHANGES, FREQUENCIES, OBSERVED, ROUND_THE_CLOCK, ZONES
 from barcast.core.errors import UsageError
 from barcast.core.symbols import MARKETS
 
@@ -21,12 +21,12 @@ DATE_ORDERS = ("mdy", "dmy")
 DEFAULT_CALENDARS = {"cn": "XSHG", "us": "XNYS", "crypto": ROUND_THE_CLOCK, "other": OBSERVED}
 #: When a session's bar is finished: zone and local time of the close (the latest of recent rules).
 CLOSES = {
-    "XSHG": ("Asia/Shanghai", time(15, 0)),
-    "XNYS": ("America/New_York", time(16, 0)),
-    "XHKG": ("Asia/Hong_Kong", time(16, 10)),
-    "XLON": ("Europe/London", time(16, 35)),
-    "XJPX": ("Asia/Tokyo", time(15, 30)),
-    "XKRX": ("Asia/Seoul", time(15, 30)),
+    "XSHG": (ZONES["XSHG"], time(15, 0)),
+    "XNYS": (ZONES["XNYS"], time(16, 0)),
+    "XHKG": (ZONES["XHKG"], time(16, 10)),
+    "XLON": (ZONES["XLON"], time(16, 35)),
+    "XJPX": (ZONES["XJPX"], time(15, 30)),
+    "XKRX": (ZONES["XKRX"], time(15, 30)),
 }
 _REMEMBERED = (
     "market", "frequency", "calendar", "basis", "volume_unit", "volume_adjusted", "tz", "stamp", "date_order",

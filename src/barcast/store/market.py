@@ -4,6 +4,7 @@
 
     market/
         store.json                    market, frequency, calendar, format
+        importing.json                only until then: marks the parts of a first import as ours
         bars/                         Delta table, partitioned by `period` (year, or month under one hour)
         status/, conflicts/, failures/    <version>.parquet: as of that version of bars
         cites/<run>.json              versions that compaction must keep
@@ -26,11 +27,12 @@ from typing import Any, TypeAlias
 
 import polars as pl
 
-from barcast.core.atomic import atomic_path, read_json, write_json
+from barcast.core.atomic import atomic_path, read_json, sweep_leftovers, write_json
 from barcast.core.bars import Bars
 from barcast.core.calendar import Calendar
 from barcast.core.errors import DataError, SymbolError, explained
 from barcast.store.adjust import to_bars
+from barcast.store.birth import refuse_lost_description
 from barcast.store.lock import writer_lock
 from barcast.store.meta import StoreMeta
 from barcast.store.sessions import calendar_of
@@ -136,11 +138,12 @@ class MarketStore:
         Raises
         ------
         StoreError
-            When there is none.
+            When there is none, or it has lost its description.
         StoreVersionError
             When a newer barcast wrote it.
         """
         with explained("reading", path):
+            refuse_lost_description(path)
             return cls(path, StoreMeta.read(path))
 
     @cached_property
@@ -219,7 +222,7 @@ class MarketStore:
         version : int, optional
             By default the last one.
         exclude : pl.DataFrame, optional
-            Rows (``symbol``, ``time``) to leave out, such as defective ones. The calendar stays.
+            Rows (``symbol``, ``time``) to leave out, such as defective ones; the calendar does without them.
 
         Raises
         ------
@@ -233,19 +236,28 @@ class MarketStore:
         if exclude is not None and len(exclude):
             masked = exclude.select("symbol", pl.col("time").cast(frame.schema["time"]))
             frame = frame.join(masked, on=["symbol", "time"], how="anti", maintain_order="left")
-        calendar = self.calendar(version, until)
+        calendar = self.calendar(version, until, exclude)
         return to_bars(frame, calendar, self.meta.market, self.status(version))
 
-    def calendar(self, version: int | None = None, until: When | None = None) -> Calendar:
-        """Return the sessions between the first and the last bar; ``until`` cuts as in ``bars``.
+    def calendar(
+        self, version: int | None = None, until: When | None = None, exclude: pl.DataFrame | None = None
+    ) -> Calendar:
+        """Return the sessions between the first and the last bar; the parameters are those of ``bars``.
 
-        On an ``observed`` daily calendar a day counts when at least 5 % of the usual number of symbols trade.
+        Stray dates at either end do not count (``store.sessions.calendar_of``). On an ``observed`` daily
+        calendar a day counts when at least 5 % of the usual number of symbols trade.
         """
         rows = self.table.scan(version).select("time").group_by("time").agg(num=pl.len())
         _, last = self._bounds(None, until)
         if last is not None:
             rows = rows.filter(pl.col("time") <= last)
         counts = rows.collect(engine="in-memory").sort("time")
+        if exclude is not None and len(exclude):
+            masked = exclude.group_by(pl.col("time").cast(counts.schema["time"])).agg(masked=pl.len())
+            counts = counts.join(masked, on="time", how="left", maintain_order="left").with_columns(
+                num=pl.col("num") - pl.col("masked").fill_null(0)
+            )
+            counts = counts.filter(pl.col("num") > 0)
         return calendar_of(counts, self.meta.calendar, self.meta.frequency)
 
     def symbols(self, version: int | None = None) -> tuple[str, ...]:
@@ -405,9 +417,11 @@ class MarketStore:
         return pl.read_parquet(max(files, key=_number)) if files else None
 
     def _drop_orphans(self) -> None:
-        """Remove what a killed writer left for a version that never came."""
+        """Remove what a killed writer left: half-written files, and files of a version that never came."""
         newest = -1 if self.is_empty else self.version
+        sweep_leftovers(self.path)
         for name in _BESIDE:
+            sweep_leftovers(self.path / name)
             for file in (self.path / name).glob("*.parquet"):
                 if _number(file) > newest:
                     file.unlink()

@@ -33,6 +33,7 @@ from barcast.training.checkpoint import (
     save_tensors,
     unpack,
 )
+from barcast.training.threads import choose_threads
 from barcast.windows.gather import Batch, Resident, gather_stretches, gather_windows
 from barcast.windows.index import Stretches, cut_stretches, random_phases, shuffled
 
@@ -118,6 +119,7 @@ class LoopState:
     seconds: float = 0.0
     loss_sum: float = 0.0
     loss_labels: int = 0
+    threads: int = 0
     finished: bool = False
 
 
@@ -130,6 +132,7 @@ class FitResult:
     steps: int
     seconds: float
     labels_per_second: float
+    threads: int
     curve: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -147,12 +150,17 @@ def fit_network(
     """Train until the epochs end, patience ends, or exactly ``steps`` steps (a refit) are done.
 
     The network ends with its best weights on `stop` (with its last ones when ``steps`` is given), which are
-    also written to the run. Resumes from the run's checkpoint where there is one.
+    also written to the run. Resumes from the run's checkpoint where there is one. The checkpoint stays: the
+    caller removes it when all that follows training is done too, so that a kill there costs no training.
     """
+    threads_before = torch.get_num_threads()
     loop = _Loop(network, data, config, loss, stop_score, run, progress, steps)
     loop.resume()
+    loop.settle_threads()
     while not loop.state.finished:
         loop.run_epoch()
+    loop.save()
+    torch.set_num_threads(threads_before)
     return loop.finish()
 
 
@@ -182,6 +190,8 @@ class _Loop:
         self.optimizer = torch.optim.AdamW(_decay_groups(network, config), lr=config.lr)
         self.best = copy_state(network)
         self.last_saved = time.monotonic()
+        self.mark = time.perf_counter()
+        self.num_batches = 1
         if not data.fit.any():
             raise DataError("no label to learn from in `fit`", "use more history or a shorter horizon")
 
@@ -190,16 +200,19 @@ class _Loop:
     def run_epoch(self) -> None:
         """Visit each known label once, evaluate a few times, stop when it is time."""
         batches = self._epoch_batches()
+        self.num_batches = len(batches)
         marks = _evaluation_marks(len(batches), self.config.evaluations_per_epoch)
         for position in range(self.state.step_in_epoch, len(batches)):
-            progress_share = (self.state.epoch + position / len(batches)) / self.config.epochs
+            progress_share = (self.state.epoch + (position + 1) / len(batches)) / self.config.epochs
             self._step(batches[position], progress_share)
             self.state.step_in_epoch = position + 1
+            self._tick()
             self._show(position + 1, len(batches))
             if self.fixed_steps is not None and self.state.step >= self.fixed_steps:
                 self.state.finished = True
             elif position + 1 in marks:
                 self._evaluate()
+                self.mark = time.perf_counter()  # judging is not training time
             if self.state.finished:
                 return
             self._save_if_due()
@@ -226,7 +239,6 @@ class _Loop:
     # --- one step --------------------------------------------------------------------------------------
 
     def _step(self, which: I64 | Stretches, progress_share: float) -> None:
-        started = time.perf_counter()
         self._set_rate(progress_share)
         torch.manual_seed(_mix(self.config.seed, self.state.step))
         self.network.train()
@@ -244,7 +256,26 @@ class _Loop:
         self.state.labels_seen += num_labels
         self.state.loss_sum += total * num_labels
         self.state.loss_labels += num_labels
-        self.state.seconds += time.perf_counter() - started
+
+    def settle_threads(self) -> None:
+        """Take the checkpoint's number of threads (rounding depends on it), or measure which is fastest."""
+        if self.state.threads:
+            torch.set_num_threads(self.state.threads)
+        elif self.config.device == "cpu":
+            batch = self._gather(self._epoch_batches()[0])
+
+            def step() -> None:
+                self._backward(batch, 1)
+                self.optimizer.zero_grad(set_to_none=True)
+
+            self.state.threads = choose_threads(step)
+        self.mark = time.perf_counter()
+
+    def _tick(self) -> None:
+        """Count the wall time since the last mark: cutting, gathering, stepping, logging and saving."""
+        now = time.perf_counter()
+        self.state.seconds += now - self.mark
+        self.mark = now
 
     def _backward(self, batch: Batch, num_labels: int) -> float:
         assert batch.target is not None
@@ -267,7 +298,7 @@ class _Loop:
         return gather_windows(resident, rows, config.look_back_window)
 
     def _set_rate(self, share: float) -> None:
-        warmup = self.config.warmup
+        warmup, share = self.config.warmup, min(share, 1.0)  # a refit may take a few steps more
         factor = (
             share / warmup if share < warmup else 0.5 * (1 + np.cos(np.pi * (share - warmup) / (1 - warmup)))
         )
@@ -277,6 +308,9 @@ class _Loop:
     # --- judging ---------------------------------------------------------------------------------------
 
     def _evaluate(self) -> None:
+        if self.fixed_steps is not None:  # a refit has learned from every row: nothing is left to judge it
+            self._write_line(float("nan"))
+            return
         rows, outputs = predict_stop(self.network, self.data, self.config)
         score = self.stop_score(rows, outputs)
         better = score > self.state.best_score
@@ -287,7 +321,7 @@ class _Loop:
         else:
             self.state.evaluations_since_best += 1
         self._write_line(score)
-        if self.state.evaluations_since_best >= self.config.patience and self.fixed_steps is None:
+        if self.state.evaluations_since_best >= self.config.patience:
             self.state.finished = True
 
     def _write_line(self, score: float) -> None:
@@ -295,7 +329,7 @@ class _Loop:
         self.run.append_metrics(
             {
                 "step": state.step,
-                "epoch": round(state.epoch + state.step_in_epoch / max(self._steps_in_epoch(), 1), 3),
+                "epoch": round(state.epoch + state.step_in_epoch / self.num_batches, 3),
                 "train_loss": state.loss_sum / max(state.loss_labels, 1),
                 "stop_score": score if np.isfinite(score) else None,
                 "lr": self.optimizer.param_groups[0]["lr"],
@@ -306,11 +340,9 @@ class _Loop:
         )
         state.loss_sum, state.loss_labels = 0.0, 0
 
-    def _steps_in_epoch(self) -> int:
-        size = self.config.batch_size
-        return -(-int(self.data.fit.sum()) // size)
-
     def _show(self, position: int, num_batches: int) -> None:
+        if not self.progress.due():
+            return
         state, config = self.state, self.config
         rate = state.labels_seen / max(state.seconds, 1e-9)
         total = self.fixed_steps or num_batches * config.epochs
@@ -363,13 +395,13 @@ class _Loop:
         elif self.fixed_steps is None:
             state.best_step = state.step
         save_tensors(self.run.weights, self.network.state_dict(), {"step": state.best_step})
-        self.run.checkpoint.unlink(missing_ok=True)
         return FitResult(
             best_score=state.best_score,
             best_step=state.best_step if self.fixed_steps is None else state.step,
             steps=state.step,
             seconds=state.seconds,
             labels_per_second=state.labels_seen / max(state.seconds, 1e-9),
+            threads=state.threads,
             curve=self.run.read_metrics(),
         )
 

@@ -9,10 +9,25 @@ import torch
 from torch import nn
 
 from barcast.core.arrays import F32, I64
+from barcast.core.errors import UsageError
 from barcast.models.network import Sizes
 from barcast.models.registry import ModelEntry
 from barcast.training.checkpoint import load_tensors
 from barcast.windows.gather import Resident
+
+
+def check_device(name: str) -> None:
+    """Refuse a device that this machine does not have, before any work is done.
+
+    Raises
+    ------
+    UsageError
+        With the devices there are.
+    """
+    num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    known = ["cpu", *(["cuda"] if num_gpus else []), *(f"cuda:{i}" for i in range(num_gpus))]
+    if name not in known:
+        raise UsageError(f"there is no device `{name}` here", f"--device {' or '.join(known)}")
 
 
 def build_network(

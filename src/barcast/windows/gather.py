@@ -53,9 +53,8 @@ def gather_windows(data: Resident, rows: Tensor, look_back: int) -> Batch:
     steps = torch.arange(look_back - 1, -1, -1, device=rows.device)
     index = rows[:, None] - steps
     inside = index >= data.life_start[rows][:, None]
-    inputs = data.inputs[index.clamp_(min=0)] * inside[..., None]
-    if data.anchored:
-        inputs = anchor(inputs, inside)
+    inputs = data.inputs[index.clamp_(min=0)]
+    inputs = anchor(inputs, inside) if data.anchored else inputs * inside[..., None]
     return Batch(inputs, data.symbol[rows], 1, data.target[rows][:, None, :])
 
 
@@ -77,14 +76,16 @@ def gather_stretches(data: Resident, stretches: Stretches, look_back: int, lengt
 def anchor(inputs: Tensor, inside: Tensor) -> Tensor:
     """Measure log prices from the window's last close and log volume from the window's mean.
 
-    ``inputs`` (B, L, 6) holds log open, high, low, close, volume and validity. The result is free of price
-    and volume scale, and reads nothing outside the window.
+    ``inputs`` (B, L, 6) holds log open, high, low, close, volume (NaN where missing) and validity. The result
+    is free of price and volume scale, reads nothing outside the window, and is 0 where a value is missing.
     """
-    weight = inside.to(inputs.dtype)[..., None]
-    prices = (inputs[..., :4] - inputs[:, -1:, 3:4]) * weight
-    volume = inputs[..., 4:5]
+    present = torch.isfinite(inputs) & inside[..., None]
+    known = inputs.nan_to_num()
+    prices = (known[..., :4] - known[:, -1:, 3:4]) * ANCHORED_PRICE_SCALE
+    volume = known[..., 4:5]
+    weight = present[..., 4:5].to(inputs.dtype)
     mean = (volume * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp(min=1)
-    return torch.cat([prices * ANCHORED_PRICE_SCALE, (volume - mean) * weight, inputs[..., 5:]], dim=-1)
+    return torch.where(present, torch.cat([prices, volume - mean, known[..., 5:]], dim=-1), 0.0)
 
 
 #: Log price moves inside a window are a few percent; this brings them to the order of one.

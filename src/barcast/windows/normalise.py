@@ -22,8 +22,12 @@ from barcast.core.errors import CoverageError
 CLIP = 5.0
 #: Fewer symbols a session than this cannot give session statistics: the small-universe rules apply.
 SMALL_UNIVERSE_SYMBOLS = 30
-#: A session with less than this share of the previous session's universe is refused when predicting.
+#: A session with less than this share of the usual number of universe symbols is refused when predicting.
 MIN_COVERAGE = 0.8
+#: "Usual" is the median over so many sessions before: one that is missing or thin itself hides nothing.
+COVERAGE_SESSIONS = 20
+#: Less spread than this share of the mean is what float32 inputs cannot resolve, as in `session_statistics`.
+RESOLUTION = 1e-6
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class FittedScaler:
     Attributes
     ----------
     mean, std : F64, shape (F,)
-        ``std`` is 1 where a feature is constant; NaN inputs are left out of both.
+        ``std`` is 1 where a feature is constant up to rounding; NaN inputs are left out of both.
     """
 
     mean: F64
@@ -48,7 +52,7 @@ class FittedScaler:
             mean = np.where(count > 0, np.nansum(chosen, axis=0) / np.maximum(count, 1), 0.0)
             squares = np.nansum((chosen - mean) ** 2, axis=0)
         std = np.sqrt(squares / np.maximum(count - 1, 1))
-        return cls(mean, np.where(std > 0, std, 1.0))
+        return cls(mean, np.where(std > RESOLUTION * np.abs(mean), std, 1.0))
 
     def transform(self, values: F32) -> F32:
         """Return (R, F + 1): clipped z-scores with 0 for missing, then the validity channel."""
@@ -89,14 +93,16 @@ def check_coverage(session: I32, in_universe: Bools, at: int) -> None:
     Raises
     ------
     CoverageError
-        When fewer than 80 % of the universe symbols of the session before ``at`` have a bar at ``at``.
+        When the universe symbols with a bar at ``at`` are fewer than 80 % of their median number over the 20
+        sessions before; a session without any counts as 0.
     """
-    now = int((in_universe & (session == at)).sum())
-    before = int((in_universe & (session == at - 1)).sum())
-    if before and now < MIN_COVERAGE * before:
+    counts = np.bincount(session[in_universe], minlength=at + 1)
+    now, before = int(counts[at]), counts[max(at - COVERAGE_SESSIONS, 0) : at]
+    usual = float(np.median(before)) if len(before) else 0.0
+    if now < MIN_COVERAGE * usual:
         raise CoverageError(
-            f"only {now} of the universe's symbols have a bar in the last session, {before} had one the "
-            "session before: session statistics would not be comparable",
+            f"only {now} of the universe's symbols have a bar in the last session, usually {usual:.0f} have "
+            "one: session statistics would not be comparable",
             "complete the session with `barcast data update`, or predict an earlier one with `--asof DATE`",
         )
 
