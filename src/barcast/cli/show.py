@@ -101,9 +101,7 @@ def _print_horizon(forecasts: Forecasts, horizon: int, limit: int) -> None:
     ]
     table(f"{forecasts.run}: as of {forecasts.asof}, {horizon} sessions ahead", columns, rows)
     if len(shown) < len(frame):
-        typer.echo(
-            f"the {limit} highest and lowest of {len(frame)}; --all or --output shows the rest"
-        )
+        typer.echo(f"the {limit} highest and lowest of {len(frame)}; --all or --output shows the rest")
 
 
 def print_runs(runs: list[RunFolder]) -> None:

@@ -137,6 +137,7 @@ def market_facts(market: Market) -> dict[str, Any]:
         "num_sessions": len(bars.calendar),
         "small_universe": market.small_universe,
         "quality_policy": dict(market.policy.choices),
+        "left_out": market.left_out,
     }
 
 
