@@ -126,3 +126,15 @@ def test_end_stamps_lie_one_bar_after_their_start(stamps):
     start = bar_starts(moments, "UTC", "start", 900)
     end = bar_starts(moments, "UTC", "end", 900)
     assert ((start - end) == timedelta(minutes=15)).all()
+
+
+def test_two_digit_years_are_of_this_era(tmp_path):
+    from barcast.pipeline.data import import_data
+    from barcast.sources.options import ImportOptions
+    from barcast.store import MarketStore
+
+    (tmp_path / "AAPL.csv").write_text(
+        "Date,Open,High,Low,Close,Volume\n31-Jan-24,1,1,1,1,5\n01-Feb-24,1,1,1,1,5\n", encoding="utf-8"
+    )
+    import_data(tmp_path / "ws", [tmp_path / "AAPL.csv"], ImportOptions(market="us", basis="raw"))
+    assert str(MarketStore.open(tmp_path / "ws" / "market").frame()["time"][0]) == "2024-01-31"

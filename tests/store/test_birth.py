@@ -102,3 +102,12 @@ def test_an_export_replaces_no_folder(tmp_path, monkeypatch):
     assert sorted(p.name for p in mine.iterdir()) == ["000001.SZ.csv", "600519.SH.csv"]
     with pytest.raises(SymbolError, match=r"600518.*did you mean 600519\.SH"):
         export_data(tmp_path, tmp_path / "x.csv", form="csv", symbols=["600518"])
+
+
+def test_a_name_the_table_cannot_write_to_is_refused_before_anything_is_written(tmp_path):
+    from barcast.pipeline.data import import_data
+    from barcast.sources.options import ImportOptions
+
+    (tmp_path / "AAPL.csv").write_text("Date,Open,High,Low,Close,Volume\n2024-01-31,1,1,1,1,5\n")
+    with pytest.raises(StoreError, match="a store cannot live in"):
+        import_data(tmp_path / "b[r]", [tmp_path / "AAPL.csv"], ImportOptions(market="us", basis="raw"))

@@ -132,6 +132,12 @@ def bar_starts(moments: pl.DataFrame, tz: str, stamp: str, step_seconds: int) ->
     return moments.select((start - shift).cast(_MOMENT).alias("time"))["time"]
 
 
+def _with_full_year(form: str) -> pl.Expr:
+    """Read one form; a year of two digits that a four-digit form took for the first century is not it."""
+    moment = pl.col("text").str.to_datetime(form, strict=False, time_unit="us")
+    return pl.when(moment.dt.year() >= 1000).then(moment)
+
+
 def _moments(moment: pl.Series, *, utc: bool) -> pl.DataFrame:
     return pl.DataFrame({"moment": moment}).with_columns(utc=pl.lit(utc))
 
@@ -170,9 +176,7 @@ def _from_text(text: pl.Series, date_order: str | None) -> pl.DataFrame:
     digits = _from_numbers(frame["number"])
     ymd = frame.select(pl.col("text").str.extract_groups(_YMD).alias("g")).unnest("g")
     year_first = ymd.select(_compose("y", "m", "d") - _offset("zone"))
-    named = frame.select(
-        pl.coalesce(pl.col("text").str.to_datetime(f, strict=False, time_unit="us") for f in _NAMED_MONTHS)
-    )
+    named = frame.select(pl.coalesce(_with_full_year(f) for f in _NAMED_MONTHS))
     moment = pl.coalesce("ymd", "digits", "named", "two")
     return pl.DataFrame(
         {

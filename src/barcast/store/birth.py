@@ -11,7 +11,7 @@ from pathlib import Path
 
 from barcast.core.atomic import write_json
 from barcast.core.errors import StoreError
-from barcast.store.meta import FORMAT
+from barcast.store.meta import FORMAT, refuse_name
 
 _MARK = "importing.json"
 _FOLDERS = ("bars", "status", "conflicts", "failures", "staging")
@@ -27,6 +27,7 @@ def begin_store(folder: Path) -> None:
     StoreError
         When the folder holds a store without its description, or files that are not ours.
     """
+    refuse_name(folder)
     mark = folder / _MARK
     if (folder / "store.json").is_file():
         mark.unlink(missing_ok=True)  # a kill came between the description and the removal of the mark

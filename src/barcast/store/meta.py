@@ -16,6 +16,21 @@ FORMAT = 1
 _REFUSED_CHARACTERS = "[]|^%\\"
 
 
+def refuse_name(folder: Path) -> None:
+    """Refuse a place that the table format cannot write to, before anything is written.
+
+    Raises
+    ------
+    StoreError
+        When the folder's name holds such characters.
+    """
+    if refused := sorted(set(str(folder.resolve())) & set(_REFUSED_CHARACTERS)):
+        raise StoreError(
+            f"a store cannot live in {folder}: its name has {' '.join(refused)}",
+            "choose a --workspace without these characters",
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class StoreMeta:
     """Content of ``store.json``.
@@ -44,11 +59,7 @@ class StoreMeta:
         StoreError
             When the folder's name holds characters the table format cannot write to.
         """
-        if refused := sorted(set(str(folder.resolve())) & set(_REFUSED_CHARACTERS)):
-            raise StoreError(
-                f"a store cannot live in {folder}: its name has {' '.join(refused)}",
-                "choose a --workspace without these characters",
-            )
+        refuse_name(folder)
         write_json(folder / "store.json", asdict(self))
 
     @classmethod
