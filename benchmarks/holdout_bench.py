@@ -75,9 +75,8 @@ def main() -> None:
         with_identity.append(fold_scores(dataset, config, market, fold, width))
         without.append(fold_scores(dataset, config, market, fold, 0))
         print(f"fold {fold}: {np.nanmean(with_identity[-1]):.4f} {np.nanmean(without[-1]):.4f}")
-    a, b = np.nanmean(with_identity, axis=0), np.nanmean(without, axis=0)
-    known = np.isfinite(a) & np.isfinite(b)
-    a, b = a[known], b[known]
+    both = np.array([with_identity, without])
+    a, b = both[:, :, np.isfinite(both).all(axis=(0, 1))].mean(axis=1)
     blocks = plan_blocks(len(a), 5, 1, Bootstrap())
     lines = [
         f"cn_a_share, `route`, {arguments.folds} folds of 5 % of the symbols, {len(a)} sessions, {machine()}", "",
