@@ -307,3 +307,13 @@ def test_a_killed_training_goes_on(place, tmp_path, moment):
         for copy in (straight, killed)
     ]
     assert found[0] == found[1]
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(place, tmp_path, capsys):
+    from barcast.store.lock import writer_lock
+
+    copy = tmp_path / "ws"
+    subprocess.run(["cp", "-r", str(place), str(copy)], check=True)
+    with writer_lock(lstm_run(copy).path):
+        assert run("train", "lstm", "-w", copy, *TINY, "--fresh", "--quiet") == 4
+    assert "is being written by" in capsys.readouterr().err

@@ -96,12 +96,18 @@ def _print_horizon(forecasts: Forecasts, horizon: int, limit: int) -> None:
     ]  # fmt: skip
     shown = frame if len(frame) <= 2 * limit else frame.head(limit).vstack(frame.tail(limit))
     rows = [
-        (r["symbol"], f"{r['score']:.3f}", f"{r['y_hat']:+.2%}", f"{r['sigma']:.2%}", f"{r['p_up']:.1%}")
+        (r["symbol"], f"{r['score']:.3f}", _percent(r["y_hat"]), f"{r['sigma']:.2%}", f"{r['p_up']:.1%}")
         for r in shown.iter_rows(named=True)
     ]
     table(f"{forecasts.run}: as of {forecasts.asof}, {horizon} sessions ahead", columns, rows)
+    if len(frame) and (frame["y_hat"] == 0).all():
+        typer.echo("no size could be calibrated on `weigh`: only the order of the scores is a forecast")
     if len(shown) < len(frame):
         typer.echo(f"the {limit} highest and lowest of {len(frame)}; --all or --output shows the rest")
+
+
+def _percent(value: float) -> str:
+    return f"{value:+.2%}" if abs(value) >= 5e-5 else "0.00%"
 
 
 def print_runs(runs: list[RunFolder]) -> None:

@@ -22,6 +22,7 @@ from barcast.pipeline.forecast import ScoreMap, fit_score_map, prediction_rows
 from barcast.pipeline.market import Market, load_market
 from barcast.pipeline.settings import RunConfig
 from barcast.store import MarketStore
+from barcast.store.lock import writer_lock
 from barcast.windows.index import MIN_BARS, own_bars
 
 #: Segments whose rows go into the predictions table.
@@ -78,16 +79,20 @@ def train(
         )
     progress.note(f"features `{features.name}` for {count(len(market.bars))} bars")
     dataset = build_dataset(market, workspace, features, tabular=entry.kind == "tabular")
-    run = begin(workspace, config, identity, dataset, fresh=fresh)
-    prepared = time.perf_counter()
-    progress.note(f"training {config.model} on {count(int(dataset.teach.sum()))} rows")
-    outcome = fit_model(entry, config, dataset, run, progress)
-    trained = time.perf_counter()
-    maps = _calibrate_and_predict(run, config, dataset, outcome, progress)
-    save_state(run, dataset, maps)
-    write_text(run.path / "quality.json", market.quality.to_json())
-    times = {"prepare_seconds": round(prepared - started, 3), "train_seconds": round(trained - prepared, 3)}
-    finish(run, dataset, outcome, started, **times)
+    with writer_lock(run.path):
+        run = begin(workspace, config, identity, dataset, fresh=fresh)
+        prepared = time.perf_counter()
+        progress.note(f"training {config.model} on {count(int(dataset.teach.sum()))} rows")
+        outcome = fit_model(entry, config, dataset, run, progress)
+        trained = time.perf_counter()
+        maps = _calibrate_and_predict(run, config, dataset, outcome, progress)
+        save_state(run, dataset, maps)
+        write_text(run.path / "quality.json", market.quality.to_json())
+        times = {
+            "prepare_seconds": round(prepared - started, 3),
+            "train_seconds": round(trained - prepared, 3),
+        }
+        finish(run, dataset, outcome, started, **times)
     progress.note(f"{run.name} done in {clock(time.perf_counter() - started)}")
     return Trained(run, market)
 
@@ -393,9 +398,10 @@ def refit(
         return run
     _check_device(config)
     dataset = build_dataset(market, workspace, features, tabular=entry.kind == "tabular", final=True)
-    run = begin(workspace, config, identity, dataset, fresh=fresh, final=True, parent=parent.name)
-    progress.note(f"refitting {config.model} on all {count(int(dataset.teach.sum()))} known labels")
-    outcome = fit_model(entry, config, dataset, run, progress, parent=parent)
-    save_state(run, dataset, load_maps(parent))
-    finish(run, dataset, outcome, started)
+    with writer_lock(run.path):
+        run = begin(workspace, config, identity, dataset, fresh=fresh, final=True, parent=parent.name)
+        progress.note(f"refitting {config.model} on all {count(int(dataset.teach.sum()))} known labels")
+        outcome = fit_model(entry, config, dataset, run, progress, parent=parent)
+        save_state(run, dataset, load_maps(parent))
+        finish(run, dataset, outcome, started)
     return run

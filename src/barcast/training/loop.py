@@ -33,7 +33,7 @@ from barcast.training.checkpoint import (
     save_tensors,
     unpack,
 )
-from barcast.training.threads import choose_threads
+from barcast.training.threads import choose_threads, one_thread_each
 from barcast.windows.gather import Batch, Resident, gather_stretches, gather_windows
 from barcast.windows.index import Stretches, cut_stretches, random_phases, shuffled
 
@@ -440,23 +440,30 @@ def predict_windows(
     batch_size: int = 4096,
     progress: Progress | None = None,
 ) -> F32:
-    """Return outputs (n, H) of plain windows, float32, eval mode: what the predictions table holds."""
+    """Return outputs (n, H) of plain windows, float32, eval mode: what the predictions table holds.
+
+    On a CPU each core takes whole batches with one thread, so that no core ever waits for another.
+    """
     network.eval()
-    outputs = []
     started = time.perf_counter()
-    with torch.no_grad():
-        for start in range(0, len(rows), batch_size):
-            if progress is not None and start:
-                rate = start / (time.perf_counter() - started)
-                left = clock((len(rows) - start) / rate)
-                progress.step(
-                    f"predicted {count(start)}/{count(len(rows))}  {count(rate)} rows/s  {left} left"
-                )
-            chunk = torch.from_numpy(rows[start : start + batch_size]).to(resident.inputs.device)
-            batch = gather_windows(resident, chunk, look_back)
-            outputs.append(network(batch.inputs, batch.symbol, 1)[:, 0].float().cpu().numpy())
-    if not outputs:
+    chunks = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+    if not chunks:
         return np.zeros((0, resident.target.shape[1]), np.float32)
+
+    def outputs_of(chunk: I64) -> F32:
+        with torch.no_grad():
+            batch = gather_windows(resident, torch.from_numpy(chunk).to(resident.inputs.device), look_back)
+            found: F32 = network(batch.inputs, batch.symbol, 1)[:, 0].float().cpu().numpy()
+        return found
+
+    outputs, done = [], 0
+    for output in one_thread_each(outputs_of, chunks, serial=resident.inputs.is_cuda):
+        outputs.append(output)
+        done += len(output)
+        if progress is not None and progress.due():
+            rate = done / (time.perf_counter() - started)
+            left = clock((len(rows) - done) / rate)
+            progress.step(f"predicted {count(done)}/{count(len(rows))}  {count(rate)} rows/s  {left} left")
     return np.concatenate(outputs)
 
 

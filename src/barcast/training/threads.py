@@ -7,9 +7,14 @@ faster; on a busy one threads that wait for each other can make a step tens of t
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import torch
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 #: A candidate is given up when its first step is this many times slower than the best so far.
 HOPELESS = 1.5
@@ -43,6 +48,22 @@ def choose_threads(step: Callable[[], None]) -> int:
             best, best_seconds = threads, seconds
     torch.set_num_threads(best)
     return best
+
+
+def one_thread_each(function: Callable[[T], R], items: Sequence[T], *, serial: bool = False) -> Iterator[R]:
+    """Apply ``function`` to each item, in order, with one single-threaded worker for each of torch's threads.
+
+    For work without gradients and random numbers. ``serial`` (or a single item or thread) runs it plainly.
+    """
+    workers = torch.get_num_threads()
+    if serial or workers == 1 or len(items) == 1:
+        yield from map(function, items)
+        return
+    try:
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield from pool.map(function, items)
+    finally:
+        torch.set_num_threads(workers)
 
 
 def _seconds(step: Callable[[], None]) -> float:
