@@ -54,6 +54,28 @@ def test_off_calendar_rows_are_left_out_and_symbols_stay():
     assert bars.offsets[-1] == len(bars.close) == len(bars.session)
 
 
+def test_listing_days_and_special_rows_come_from_the_status_table():
+    frame = rows(count=30)  # A, B and C begin on sessions 0, 3 and 6
+    day = [d.item() for d in DAYS]
+    told = [
+        ("A", "listed", day[0], None, day[0]),
+        ("B", "listed", day[1], None, day[9]),  # became known after the first bar: no rule may read it
+        ("C", "st", day[8], day[9], day[8]),
+    ]
+    status = pl.DataFrame(told, schema=STATUS_SCHEMA, orient="row")
+    bars = to_bars(frame, CALENDAR, "us", status)
+    assert bars.listed.tolist() == [day[0], None, None]
+    assert bars.session[bars.special].tolist() == [8, 9]
+    assert set(bars.symbol_of_row[bars.special]) == {2}
+    early = bars.until(8)
+    assert early.session[early.special].tolist() == [8]
+    assert bars.content_digest() != to_bars(frame, CALENDAR, "us").content_digest()
+    silent = to_bars(frame, CALENDAR, "us", status.filter(pl.col("symbol") == "B"))
+    assert silent.listed is None
+    assert silent.special is None
+    assert silent.content_digest() == to_bars(frame, CALENDAR, "us").content_digest()
+
+
 def test_no_rows():
     bars = to_bars(rows().head(0), CALENDAR, "us")
     assert (bars.symbols, len(bars), bars.offsets.tolist()) == ((), 0, [0])

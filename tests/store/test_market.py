@@ -21,7 +21,7 @@ from barcast.core.errors import (
 from barcast.store import MarketStore, StoreMeta
 from barcast.store.lock import writer_lock
 from barcast.store.sessions import has_quorum
-from barcast.store.status import conform_status, join_status
+from barcast.store.status import STATUS_SCHEMA, conform_status, join_status, read_status, special_rows
 from barcast.store.table import in_order
 from tests.store.builders import DAYS, make_store, publish, rows
 
@@ -193,7 +193,7 @@ def test_cited_versions_survive_compaction(tmp_path):
         store.cite(99, "lstm-5678")
     files = len(store.table.files())
     on_disk = len(list((store.path / "bars").rglob("*.parquet")))
-    assert store.compact(keep_hours=0) > 0
+    assert store.compact(keep_hours=0).num_files > 0
     assert store.frame().equals(frame)
     assert len(store.table.files()) < files
     assert len(list((store.path / "bars").rglob("*.parquet"))) < on_disk + len(store.table.files())
@@ -201,6 +201,44 @@ def test_cited_versions_survive_compaction(tmp_path):
     with pytest.raises(DataError, match="version 9 of the store was dropped"):
         store.frame(version=9)
     assert store.cited() == {"lstm-1234": 4}
+
+
+def on_disk(store, name):
+    return sorted(int(file.stem) for file in (store.path / name).glob("*.parquet"))
+
+
+def test_tables_beside_are_written_when_they_change_and_go_with_their_versions(tmp_path, monkeypatch):
+    frame = rows(("A",), count=60)
+    status = conform_status(pl.DataFrame({"symbol": ["A"], "kind": ["st"], "start": ["2022-12-05"]}), "us")
+    store = make_store(tmp_path / "market", frame[:10], status=status, conflicts=status.clear())
+    for start in range(10, 60, 10):
+        ended = status.with_columns(end=pl.lit(DAYS[start].item())) if start >= 30 else status
+        publish(store, frame[start : start + 10], periods=[], status=ended, conflicts=status.clear())
+    assert on_disk(store, "status") == [0, 3, 4, 5]  # versions 1 and 2 changed nothing
+    assert on_disk(store, "conflicts") == []
+    before = {version: store.status(version) for version in range(6)}
+    assert before[2].equals(status)
+    store.cite(2, "lstm-1")
+    lately = store.compact()  # all versions are hours old at most: whoever reads them still can
+    assert (lately.dropped, on_disk(store, "status")) == ((), [0, 3, 4, 5])
+    with monkeypatch.context() as patch, pytest.raises(ResourceError):  # killed before any file has gone
+        patch.setattr(
+            "deltalake.DeltaTable.vacuum",
+            lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space left")),
+        )
+        store.compact(keep_hours=0)
+    assert store.frame().equals(frame)
+    done = store.compact(keep_hours=0)
+    assert 2 in done.kept
+    assert (done.version, done.size_bytes < done.size_before) == (store.version, True)
+    assert on_disk(store, "status") == [0, 5]
+    assert store.status(2).equals(before[2])
+    assert store.status().equals(before[5])
+    assert store.frame().equals(frame)
+    assert store.frame(version=2).equals(frame[:30])
+    for read in (store.frame, store.status, store.failures, store.calendar):
+        with pytest.raises(DataError, match="version 4 of the store was dropped"):
+            read(version=4)
 
 
 def test_info(tmp_path):
@@ -298,3 +336,73 @@ def test_status_tables():
         conform_status(frame.with_columns(kind=pl.lit("halted")), "cn")
     with pytest.raises(DataError, match="no column start"):
         conform_status(frame.drop("start"), "cn")
+    unread = frame.with_columns(end=pl.Series(["2024-13-01", "2024-01-05"]), known_at=pl.lit(None))
+    with pytest.raises(DataError) as caught:  # what cannot be read is never taken for an open end
+        conform_status(unread, "cn")
+    assert "2 rows of the status table" in caught.value.found
+    assert "row 1: sh600519 has the end `2024-13-01`, which is no date" in caught.value.found
+    assert "row 2: 1 ends on 2024-01-05, before it starts on 2024-02-01" in caught.value.found
+    with pytest.raises(DataError, match="row 1: sh600519 has the known_at `soon`"):
+        conform_status(frame.with_columns(known_at=pl.lit("soon")), "cn")
+    assert conform_status(frame.with_columns(start=pl.lit(20240102)), "cn")["start"][0] == date(2024, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("symbol,kind,start\n600519,st,2024-03-01,x\n1,st\n", ["row 1 `600519,st", "row 2 `1,st`"]),
+        ("", ["has no column symbol, kind, start"]),
+        ("symbol,kind,start\n600519,st,03/04/2024\n", ["can be read two ways"]),
+        ("symbol,symbol,kind,start\n1,2,st,2024-01-01\n", ["is no table"]),
+    ],
+)
+def test_status_files_that_cannot_be_read_are_named_with_their_rows(tmp_path, text, words):
+    path = tmp_path / "status.csv"
+    path.write_text(text)
+    with pytest.raises(DataError) as caught:
+        read_status(path, "cn")
+    assert all(word in str(caught.value) for word in ("status.csv", "it needs symbol, kind", *words))
+
+
+def test_status_files(tmp_path):
+    path = tmp_path / "status.csv"
+    path.write_bytes("symbol,Kind,start,备注\n600519,ST,2024/3/1,某\n\n".encode("gb18030"))
+    assert read_status(path, "cn").rows() == [("600519.SH", "st", date(2024, 3, 1), None, date(2024, 3, 1))]
+    assert read_status(str(path), "cn").height == 1
+    read_status(path, "cn").write_parquet(tmp_path / "status.parquet")
+    assert read_status(tmp_path / "status.parquet", "cn").equals(read_status(path, "cn"))
+
+
+SPELLS = [  # symbol, start, end, known_at
+    ("A", 10, 20, 10),
+    ("A", 15, 30, 15),  # overlaps the one before
+    ("B", 5, None, 5),  # lasts
+    ("C", 10, 30, 25),  # became known late
+    ("C", 40, 45, 38),  # announced before
+    ("D", 1, None, 1),  # no bar
+]
+
+
+def test_special_treatment_as_it_was_known_that_day(tmp_path):
+    day = [d.item() for d in DAYS]
+    told = pl.DataFrame(
+        [(s, "st", day[a], None if b is None else day[b], day[k]) for s, a, b, k in SPELLS]
+        + [("A", "suspended", day[50], None, day[50])],
+        schema=STATUS_SCHEMA,
+        orient="row",
+    )
+    bars = make_store(tmp_path / "market", rows(count=60), status=conform_status(told, "us")).bars()
+    days = bars.calendar.days[bars.session]
+    found = special_rows(told, bars.symbols, bars.symbol_of_row, days)
+    slow = [
+        any(s == bars.symbols[c] and max(a, k) <= t <= (99 if b is None else b) for s, a, b, k in SPELLS)
+        for c, t in zip(bars.symbol_of_row, bars.session, strict=True)
+    ]
+    assert found.tolist() == slow
+    assert found.sum() == 21 + 55 + 6 + 6
+    for t in (12, 26, 41):  # cut at any day: neither the later spells nor the ends to come change anything
+        known = told.filter(pl.col("known_at") <= day[t])
+        early = special_rows(known, bars.symbols, bars.symbol_of_row, days)
+        assert (early == found)[bars.session <= t].all()
+    assert not special_rows(None, bars.symbols, bars.symbol_of_row, days).any()
+    assert not special_rows(told.clear(), bars.symbols, bars.symbol_of_row, days).any()

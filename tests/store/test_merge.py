@@ -146,6 +146,47 @@ def test_a_moved_anchor_without_the_whole_history_is_refused(place):
     assert market(place).failures().height == 1
 
 
+@pytest.mark.parametrize("basis", ["adjusted", "split"])
+def test_adjusted_prices_without_a_common_session_are_refused_symbol_by_symbol(place, basis):
+    """A moves its anchor between two downloads that do not overlap: nobody could see it at the seam."""
+    frame = rows(basis=basis, factors=False)
+    options = ImportOptions(market="us", basis=basis)
+    import_data(place, as_given(frame.filter(pl.col("time") < DAYS[250]), factors=False), options)
+    tail = frame.filter(
+        pl.col("time") >= pl.when(pl.col("symbol") == "B").then(DAYS[249]).otherwise(DAYS[250])
+    )
+    given = pl.concat([tail, rows(("D",), basis=basis, factors=False, seed=3)])
+    result = update_data(place, as_given(given, factors=False))
+    assert (result.changes["refused_symbols"], result.changes["new_symbols"]) == (2, 1)
+    assert [row["symbol"] for row in result.failures] == ["A", "C"]
+    assert "no session in common" in result.failures[0]["reason"]
+    assert "e.g. the last 5 up to 2023-11-29" in result.failures[0]["reason"]
+    ends = dict(market(place).frame().group_by("symbol").agg(pl.col("time").max()).iter_rows())
+    assert [ends[s] == DAYS[299].item() for s in "ABCD"] == [False, True, False, True]
+    assert "same_anchor" not in result.declared
+    joined = update_data(place, as_given(given, factors=False), same_anchor=True)
+    assert (joined.changes["appended"], joined.declared["same_anchor"]) == (100, True)
+    assert market(place).declared()["same_anchor"] is True
+    later = as_given(
+        rows(basis=basis, factors=False, count=310).filter(pl.col("time") >= DAYS[305]), factors=False
+    )
+    assert update_data(place, later).changes["refused_symbols"] == 3  # never taken over by the next update
+
+
+def test_refusals_of_an_update_without_a_version_are_listed_until_the_next(place):
+    frame = rows(basis="adjusted", factors=False)
+    first = as_given(frame.filter(pl.col("time") < DAYS[250]), factors=False).cast({"close": pl.String})
+    first[0, "close"] = "ten"
+    import_data(place, first, ADJUSTED)
+    tail = as_given(frame.filter(pl.col("time") >= DAYS[250]), factors=False)
+    assert not update_data(place, tail).published
+    store = market(place)
+    assert (store.version, store.failures().height, store.info().num_failures) == (0, 3, 3)
+    assert store.failures(0)["value"].to_list() == ["ten"]
+    update_data(place, as_given(frame.filter(pl.col("time") >= DAYS[245]), factors=False))
+    assert (store.version, store.failures().height) == (1, 0)
+
+
 def test_split_adjusted_prices_move_their_anchor_too(place):
     frame = rows(basis="split", factors=False)
     options = ImportOptions(market="us", basis="split")
@@ -253,6 +294,18 @@ def test_conflicts_live_until_their_rows_are_given_anew(place):
     assert market(place).frame()["close"][0] == frame["close"][0]
 
 
+def test_the_stored_version_given_again_settles_a_conflict_and_a_refused_one_does_not(place):
+    frame = as_given(rows(basis="adjusted", factors=False), factors=False)
+    twice = pl.concat([frame, *(frame[n : n + 1].with_columns(pl.col("close") * 1.01) for n in (0, 350))])
+    import_data(place, twice, ADJUSTED)
+    kept = pl.concat([twice[[-2]], frame[1:8]])
+    moved = frame[340:380].with_columns(pl.col("open", "high", "low", "close") * 2)
+    result = update_data(place, pl.concat([kept, moved]))
+    assert (result.changes["corrected"], result.changes["refused_symbols"]) == (0, 1)
+    assert market(place).conflicts()["symbol"].to_list() == ["B", "B"]
+    assert not update_data(place, pl.concat([kept, moved])).published
+
+
 def test_many_small_appends_stay_few_files(place, monkeypatch):
     monkeypatch.setattr(merge, "MOST_FILES", 4)
     frame = rows(("A", "B"), factors=False)
@@ -265,8 +318,10 @@ def test_many_small_appends_stay_few_files(place, monkeypatch):
 
 
 def test_update_needs_a_store(place):
-    with pytest.raises(StoreError, match="barcast data import"):
+    with pytest.raises(StoreError, match=r"barcast data import PATH -w .*w --market"):
         update_data(place, as_given(rows()), RAW)
+    with pytest.raises(StoreError, match="barcast data import 'new bars' more -w"):
+        update_data(place, ["new bars", "more"])
 
 
 @pytest.mark.parametrize(

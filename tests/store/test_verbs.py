@@ -13,6 +13,8 @@ from barcast.core.config import to_plain
 from barcast.core.errors import DataError, ResourceError, StoreBusyError, UsageError
 from barcast.core.workspace import Workspace
 from barcast.pipeline.data import import_data, import_sample, plan_import, store_info, update_data
+from barcast.pipeline.market import load_bars
+from barcast.pipeline.settings import DataConfig
 from barcast.sources import ImportOptions
 from barcast.store import MarketStore
 from barcast.store.lock import writer_lock
@@ -134,6 +136,70 @@ def test_status_reaches_the_bars(tmp_path, folder):
     assert store.frame().height == 40
 
 
+def test_a_status_table_alone(tmp_path, folder):
+    import_data(tmp_path, folder, CN)
+    facts = tmp_path / "status.csv"
+    facts.write_text("symbol,kind,start\n1,delisted,2024-01-20\n600519,st,2024-01-05\n300750,st,2024-01-05\n")
+    done = json.loads(invoke("status", facts, "--json", "-w", tmp_path).stdout)
+    assert (done["version"], done["published"], done["num_facts"]) == (1, True, 3)
+    assert done["not_stored"] == ["300750.SZ"]
+    store = MarketStore.open(tmp_path / "market")
+    assert store.bars().delisted.tolist() == [14, -1]
+    assert store.frame().equals(store.frame(version=0))
+    assert store.info().history[0].note["verb"] == "status"
+    again = invoke("status", facts, "-w", tmp_path)
+    assert "nothing new; still version 1" in again.output
+    assert "1 symbols have no bar here, e.g. 300750.SZ" in again.output
+    assert invoke("status", "-w", tmp_path).output.splitlines()[2] == "300750.SZ,st,2024-01-05,,2024-01-05"
+    assert json.loads(invoke("status", "--json", "--version", 0, "-w", tmp_path).stdout) == []
+
+
+def test_a_wrong_status_table_is_refused_before_anything_is_read(tmp_path, folder, monkeypatch):
+    import_data(tmp_path, folder, CN)
+    (tmp_path / "status.csv").write_text("symbol,kind,start\n1,halted,2024-01-20\n")
+    monkeypatch.setattr("barcast.pipeline.data.read_all", None)
+    for verb in (import_data, update_data):
+        with pytest.raises(DataError, match=r"status\.csv: 1 rows of the status table .* kind `halted`"):
+            verb(tmp_path, folder, CN, status=tmp_path / "status.csv")
+
+
+def test_compaction_says_what_it_freed(tmp_path, folder):
+    import_data(tmp_path, folder, CN)
+    for count in (21, 22, 23):
+        bars(count).write_csv(folder / "600519.csv")
+        update_data(tmp_path, folder)
+    MarketStore.open(tmp_path / "market").cite(1, "lstm-1")
+    done = json.loads(invoke("compact", "--keep-hours", 0, "--json", "-w", tmp_path).stdout)
+    assert done["num_files"] > 0
+    assert {0, 2} <= set(done["dropped"])
+    assert 1 in done["kept"]
+    assert store_info(tmp_path).num_rows == 43
+    assert done["kept"][-1] == done["version"]
+    said = invoke("compact", "-w", tmp_path).output
+    assert "0 versions dropped; readable: 1," in said
+    assert invoke("conflicts", "-w", tmp_path).output == "none\n"
+    assert isinstance(invoke("compact", "--keep-hours", -1, "-w", tmp_path).exception, UsageError)
+
+
+def test_conflicts_are_listed_and_what_becomes_of_them_is_said(tmp_path, folder):
+    path = folder / "600519.csv"
+    path.write_text(path.read_text() + "2024-01-29,12,13,11,12.5,1\n")
+    said = ("--market", "cn", "--basis", "adjusted", "--volume-unit", "share", "-w", tmp_path)
+    output = " ".join(invoke("import", folder, *said).output.split())
+    assert (
+        "2 rows disagree about a bar (`barcast data conflicts`): the store keeps the last one given" in output
+    )
+    assert "training leaves the bar out" in output
+    found = json.loads(invoke("conflicts", "--json", "-w", tmp_path).stdout)
+    assert [(row["close"], row["kept"], row["line"]) for row in found] == [
+        (11.9, False, 21),
+        (12.5, True, 22),
+    ]
+    assert invoke("conflicts", "-w", tmp_path).output.count("600519.SH,2024-01-29") == 2
+    market = load_bars(Workspace(tmp_path), DataConfig())
+    assert [len(market.bars), market.quality.counts["duplicate_conflict"]] == [39, 1]
+
+
 def test_a_second_writer_is_told_who_is_at_work(tmp_path, folder):
     import_data(tmp_path, folder, CN)
     with writer_lock(tmp_path / "market"), pytest.raises(StoreBusyError, match="is being written by process"):
@@ -202,7 +268,7 @@ def test_commands(tmp_path, folder):
     updated = invoke("update", folder, "--workspace", tmp_path)
     assert updated.exit_code == 0, updated.output
     assert "appended 3" in updated.output
-    assert "close `ten`" in invoke("info", "--failures", "--workspace", tmp_path).output
+    assert "close `ten`" in invoke("failures", "--workspace", tmp_path).output
     info = json.loads(invoke("info", "--json", "--workspace", tmp_path).stdout)
     assert (info["version"], info["num_symbols"], info["history"][0]["note"]["verb"]) == (1, 2, "update")
     assert "adjusted (2 symbols)" in invoke("info", "--workspace", tmp_path).output

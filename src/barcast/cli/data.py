@@ -1,4 +1,4 @@
-"""``barcast data``: import, update, info, export."""
+"""``barcast data``: import, update, status, info, failures, conflicts, export, compact."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from barcast.core.errors import UsageError
 if TYPE_CHECKING:
     from datetime import date
 
-    from barcast.pipeline.data import ImportPlan, ImportResult
+    import polars as pl
+
+    from barcast.pipeline.data_results import ImportPlan, ImportResult
     from barcast.store import StoreInfo
 
 app = typer.Typer(
@@ -85,6 +87,7 @@ StatusOption = Annotated[
     Path | None,
     typer.Option("--status", help="Table of listings, delistings, suspensions and ST spells."),
 ]
+VersionOption = Annotated[int | None, typer.Option("--version", help="Of the store; default: the last.")]
 
 
 @app.command("import")
@@ -145,6 +148,14 @@ def update(
     encoding: EncodingOption = "auto",
     column: ColumnOption = None,
     symbol: SymbolOption = None,
+    same_anchor: Annotated[
+        bool,
+        typer.Option(
+            "--same-anchor",
+            help="This source never re-scales its adjusted prices: join them without a session in common.",
+            rich_help_panel=_SAID,
+        ),
+    ] = False,
     status: StatusOption = None,
     workspace: WorkspaceOption = None,
     json_output: JsonOption = False,
@@ -152,8 +163,8 @@ def update(
 ) -> None:
     """Merge newer files into the store: append sessions, take over corrections, replace moved anchors.
 
-    Let the files reach back over at least three sessions that the store has. What was said at the import need
-    not be said again.
+    Let the files reach back over some sessions that the store has, at least three, better five: adjusted
+    prices without any are refused. What was said at the import need not be said again.
     """
     from barcast.core.progress import Progress
     from barcast.pipeline.data import update_data
@@ -163,15 +174,43 @@ def update(
         basis=basis, volume_unit=volume_unit, volume_adjusted=volume_adjusted, tz=tz, stamp=stamp,
         date_order=date_order, encoding=encoding, columns=tuple(column or ()), symbol=symbol,
     )  # fmt: skip
-    result = update_data(workspace, paths, said, status=status, progress=Progress(enabled=not quiet))
+    result = update_data(
+        workspace, paths, said, same_anchor=same_anchor, status=status, progress=Progress(enabled=not quiet)
+    )
     _show_result(result, json_output)
 
 
 @app.command()
+def status(
+    table: Annotated[
+        Path | None, typer.Argument(help="CSV or Parquet: symbol, kind, start[, end, known_at].")
+    ] = None,
+    version: VersionOption = None,
+    workspace: WorkspaceOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Add listings, delistings, suspensions and ST spells to the store; without a table, list what it has."""
+    from barcast.cli.show import print_json
+    from barcast.core.config import to_plain
+    from barcast.pipeline.data import add_status, store_status
+
+    if table is None:
+        _show_rows(store_status(workspace, version), json_output)
+        return
+    done = add_status(workspace, table)
+    if json_output:
+        print_json(to_plain(done))
+        return
+    what = f"version {done.version}" if done.published else f"nothing new; still version {done.version}"
+    typer.echo(f"{what}: {done.num_given:,} rows given, {done.num_facts:,} in the store")
+    if done.not_stored:
+        typer.echo(
+            f"  {len(done.not_stored):,} symbols have no bar here, e.g. {', '.join(done.not_stored[:5])}"
+        )
+
+
+@app.command()
 def info(
-    failures: Annotated[
-        bool, typer.Option("--failures", help="List what the last import or update could not read.")
-    ] = False,
     symbols: Annotated[bool, typer.Option("--symbols", help="List the symbols.")] = False,
     workspace: WorkspaceOption = None,
     json_output: JsonOption = False,
@@ -179,17 +218,58 @@ def info(
     """Describe the store: what it holds, since when, in which versions."""
     from barcast.cli.show import print_json
     from barcast.core.config import to_plain
-    from barcast.pipeline.data import store_failures, store_info, store_symbols
+    from barcast.pipeline.data import store_info, store_symbols
 
-    if failures:
-        rows = store_failures(workspace).to_dicts()
-        print_json(rows) if json_output else _show_failures(rows)
-    elif symbols:
+    if symbols:
         names = store_symbols(workspace)
         print_json(list(names)) if json_output else typer.echo("\n".join(names))
     else:
         found = store_info(workspace)
         print_json(to_plain(found)) if json_output else _show_info(found)
+
+
+@app.command()
+def failures(
+    version: VersionOption = None, workspace: WorkspaceOption = None, json_output: JsonOption = False
+) -> None:
+    """List what the last import or update could not use, with file, line and reason."""
+    from barcast.cli.show import print_json
+    from barcast.pipeline.data import store_failures
+
+    rows = store_failures(workspace, version).to_dicts()
+    print_json(rows) if json_output else _show_failures(rows)
+
+
+@app.command()
+def conflicts(
+    version: VersionOption = None, workspace: WorkspaceOption = None, json_output: JsonOption = False
+) -> None:
+    """List the rows that disagree about a bar; the one marked as kept is stored."""
+    from barcast.pipeline.data import store_conflicts
+
+    _show_rows(store_conflicts(workspace, version), json_output)
+
+
+@app.command()
+def compact(
+    keep_hours: Annotated[
+        int, typer.Option("--keep-hours", help="Keep versions replaced so lately, for whoever reads them.")
+    ] = 24,
+    workspace: WorkspaceOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Merge small files and drop old versions that no run cites; the last and the cited ones stay."""
+    from barcast.cli.show import print_json
+    from barcast.core.config import to_plain
+    from barcast.pipeline.data import compact_store
+
+    done = compact_store(workspace, keep_hours=keep_hours)
+    if json_output:
+        print_json(to_plain(done))
+        return
+    before, after = done.size_before / 1e6, done.size_bytes / 1e6
+    typer.echo(f"{done.num_files:,} files removed, {before:,.1f} MB before, {after:,.1f} MB now")
+    typer.echo(f"{len(done.dropped):,} versions dropped; readable: {', '.join(map(str, done.kept))}")
 
 
 @app.command()
@@ -200,7 +280,7 @@ def export(
     symbols: Annotated[str | None, typer.Option("--symbols", help="Only these, separated by commas.")] = None,
     start: Annotated[str | None, typer.Option("--from", help="First day, as in 2024-01-31.")] = None,
     end: Annotated[str | None, typer.Option("--to", help="Last day.")] = None,
-    version: Annotated[int | None, typer.Option("--version", help="Of the store; default: the last.")] = None,
+    version: VersionOption = None,
     workspace: WorkspaceOption = None,
     json_output: JsonOption = False,
 ) -> None:
@@ -244,16 +324,21 @@ def _show_result(result: ImportResult, json_output: bool) -> None:
             f"{result.first} to {result.last}, in {result.seconds:.1f} s"
         )
     else:
-        typer.echo(f"nothing new; the store stays at version {result.version}")
+        why = "nothing could be added" if result.num_failures else "nothing new"
+        typer.echo(f"{why}; the store stays at version {result.version}")
     typer.echo(f"taken for granted: {_said(result.declared)}")
     if result.changes:
         typer.echo(", ".join(f"{name.replace('_', ' ')} {n:,}" for name, n in result.changes.items()))
     for line in (*result.examples, *result.notes):
         typer.echo(f"  {line}")
     if result.num_conflicts:
-        typer.echo(f"{result.num_conflicts} rows disagree about a bar; the last one given is kept")
+        typer.echo(
+            f"{result.num_conflicts} rows disagree about a bar (`barcast data conflicts`): the store keeps "
+            "the last one given; training leaves the bar out where prices differ, unless the policy of "
+            "`duplicate_conflict` says otherwise"
+        )
     if result.num_failures:
-        typer.echo(f"{result.num_failures} failures, all of them by `barcast data info --failures`:")
+        typer.echo(f"{result.num_failures} failures, all of them by `barcast data failures`:")
         _show_failures(list(result.failures[:5]))
     typer.echo("next: barcast data check")
 
@@ -312,6 +397,16 @@ def _show_failures(rows: list[dict[str, Any]]) -> None:
         where = ":".join(str(row[name]) for name in ("file", "line") if row[name] is not None)
         what = f" {row['column']} `{row['value']}`" if row["value"] is not None else ""
         typer.echo(f"  {where} {row['symbol'] or ''}{what}: {row['reason']}")
+
+
+def _show_rows(rows: pl.DataFrame, json_output: bool) -> None:
+    """Print a table: JSON, or lines of comma-separated values that other programs read too."""
+    from barcast.cli.show import print_json
+
+    if json_output:
+        print_json(rows.to_dicts())
+    else:
+        typer.echo(rows.write_csv().rstrip() if len(rows) else "none")
 
 
 def _said(declared: dict[str, Any]) -> str:

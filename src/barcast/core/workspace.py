@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from barcast.core.config import load_toml
+from barcast.core.errors import UsageError
 
 ENVIRONMENT_VARIABLE = "BARCAST_WORKSPACE"
 
@@ -27,9 +28,20 @@ class Workspace:
 
     @classmethod
     def find(cls, given: Path | str | None = None) -> Workspace:
-        """Resolve ``--workspace``, then the environment, then the current folder."""
+        """Resolve ``--workspace``, then the environment, then the current folder.
+
+        Raises
+        ------
+        UsageError
+            When that is a file, or lies below one.
+        """
         chosen = given or os.environ.get(ENVIRONMENT_VARIABLE) or "."
-        return cls(Path(chosen).expanduser().resolve())
+        root = Path(chosen).expanduser().resolve()
+        if file := next((path for path in (root, *root.parents) if path.is_file()), None):
+            raise UsageError(
+                f"the workspace must be a folder, and {file} is a file", "name a folder: -w FOLDER"
+            )
+        return cls(root)
 
     @property
     def market(self) -> Path:
@@ -46,8 +58,12 @@ class Workspace:
         """What can be deleted at any time and is made again."""
         return self.root / "cache"
 
+    @property
+    def settings_file(self) -> Path:
+        """Where ``settings`` come from."""
+        return self.root / "barcast.toml"
+
     @cached_property
     def settings(self) -> dict[str, Any]:
         """The content of ``barcast.toml``; empty where there is none."""
-        path = self.root / "barcast.toml"
-        return load_toml(path) if path.is_file() else {}
+        return load_toml(self.settings_file) if self.settings_file.is_file() else {}

@@ -1,4 +1,4 @@
-"""The data verbs: import, update, info, export.
+"""The data verbs: import, update, status, compact, export, and looks at what there is.
 
 An import reads its input in parts, keeps each finished part beside the store, and publishes one version at
 the end. Killed at any moment, it leaves the last version as it was; the same call goes on where it stopped.
@@ -6,9 +6,10 @@ the end. Killed at any moment, it leaves the last version as it was; the same ca
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,119 +17,30 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from barcast.core.atomic import atomic_folder, atomic_path
-from barcast.core.errors import DataError, UsageError, explained
+from barcast.core.errors import DataError, StoreError, UsageError
 from barcast.core.progress import Progress
+from barcast.core.symbols import MARKETS
+from barcast.pipeline.data_results import (
+    ExportResult,
+    ImportPlan,
+    ImportResult,
+    StatusResult,
+    nothing_new,
+    result_of,
+)
 from barcast.pipeline.ingest import Place, Task, existing_store, find_workspace, prepare, read_all
-from barcast.pipeline.market import resolve_symbols
 from barcast.sources import SAMPLE_OPTIONS, ImportOptions, sample_source
 from barcast.sources.base import failure, failure_table
 from barcast.sources.canonical import understand
 from barcast.sources.history import History
-from barcast.store import MarketStore, StoreInfo, StoreMeta
-from barcast.store.birth import begin_store, end_birth
+from barcast.store import Compaction, MarketStore, StoreInfo, StoreMeta
+from barcast.store.birth import begin_store, end_birth, refuse_lost_description
 from barcast.store.lock import writer_lock
 from barcast.store.merge import merge, write
-from barcast.store.status import STATUS_SCHEMA, conform_status, join_status
+from barcast.store.status import join_status, read_status
 
 if TYPE_CHECKING:
     from barcast.pipeline.ingest import Given
-
-#: Failures shown with a result; all of them are in the store.
-_SHOWN_FAILURES = 20
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImportResult:
-    """What an import or update did.
-
-    Attributes
-    ----------
-    store : str
-        Folder of the store.
-    version : int
-        The version that holds the result.
-    published : bool
-        False when nothing was new.
-    declared : dict
-        What was taken for granted: market, frequency, calendar, basis, volume unit, zone, stamp.
-    num_files, num_resumed_files : int
-        Files or frames read; of these, taken up from an interrupted call.
-    num_read, num_rows, num_symbols : int
-        Rows read; rows and symbols that were written.
-    first, last : date or datetime
-        Times of the first and last bar written.
-    num_repeated, num_conflicts, num_unfinished, num_without_prices, num_failures : int
-        Identical repeats left out; rows that disagree about a (symbol, time); unfinished bars and rows
-        without any price left out; rows of the failure table.
-    changes : dict of int
-        For an update: rows and symbols of each class, as in ``store.merge.Merge``.
-    notes, examples : tuple of str
-        For people.
-    failures : tuple of dict
-        The first failures.
-    seconds : float
-        Wall time.
-    """
-
-    store: str
-    version: int
-    published: bool
-    declared: dict[str, Any]
-    num_files: int
-    num_resumed_files: int = 0
-    num_read: int = 0
-    num_rows: int = 0
-    num_symbols: int = 0
-    first: date | datetime | None = None
-    last: date | datetime | None = None
-    num_repeated: int = 0
-    num_conflicts: int = 0
-    num_unfinished: int = 0
-    num_without_prices: int = 0
-    num_failures: int = 0
-    changes: dict[str, int] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    examples: tuple[str, ...] = ()
-    failures: tuple[dict[str, Any], ...] = ()
-    seconds: float = 0.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImportPlan:
-    """What an import would read.
-
-    Attributes
-    ----------
-    declared : dict
-        What would be taken for granted.
-    num_files, num_bytes : int
-        All of the input.
-    looked_at : tuple of dict
-        For the first files: name, rows, roles of columns, unused columns, symbols, first and last time.
-    failures : tuple of dict
-        What could not be read in these files.
-    notes : tuple of str
-        For people.
-    """
-
-    declared: dict[str, Any]
-    num_files: int
-    num_bytes: int
-    looked_at: tuple[dict[str, Any], ...]
-    failures: tuple[dict[str, Any], ...]
-    notes: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportResult:
-    """What an export wrote."""
-
-    path: str
-    num_files: int
-    num_rows: int
-    num_symbols: int
-    version: int
-    seconds: float
 
 
 def import_data(
@@ -137,7 +49,7 @@ def import_data(
     options: ImportOptions | None = None,
     *,
     replace_all: bool = False,
-    status: Path | pl.DataFrame | None = None,
+    status: Path | str | pl.DataFrame | None = None,
     progress: Progress | None = None,
     now: datetime | None = None,
 ) -> ImportResult:
@@ -172,31 +84,25 @@ def import_data(
         When two securities would end under one name.
     """
     task = prepare(workspace, given, options, progress, fresh=replace_all)
+    facts = _facts(status, task)
     with writer_lock(task.folder):
         begin_store(task.folder)
         existing = existing_store(task.folder)
         if existing and not replace_all:
-            if (version := _imported_before(existing, task.inputs)) is not None:
-                existing.staging().clear()  # of an import that was killed when all but this was done
-                return _nothing_new(task, version, "this input was imported before; nothing to do")
-            raise UsageError(
-                f"{task.folder} has data already (version {existing.version})",
-                "`barcast data update` merges; `barcast data import --replace` starts over",
-            )
+            return _imported_before(existing, task)
         history, resumed = read_all(task, (), now)
         if history.rows.is_empty():
             raise _nothing_readable(history.failures)
-        meta = existing.meta if existing else _meta_of(task.options)
-        store = existing or MarketStore(task.folder, meta)
-        facts = _status(status, store if existing else None, task.options)
-        note = _note("import", task, history)
-        beside = {"status": facts, "conflicts": history.conflicts, "failures": history.failures}
-        version = store.publish(history.rows, note, periods=None, beside=beside)
+        store = existing or MarketStore(task.folder, _meta_of(task.options))
+        beside = {"conflicts": history.conflicts, "failures": history.failures}
+        if facts is not None:
+            beside["status"] = join_status(existing.status(), facts) if existing else facts
+        version = store.publish(history.rows, _note("import", task, history), periods=None, beside=beside)
         if not existing:
-            meta.write(task.folder)  # from now on there is a store
+            store.meta.write(task.folder)  # from now on there is a store
             end_birth(task.folder)
         store.staging().clear()
-    return _result(task, history, version, resumed, history.rows)
+    return result_of(task, history, version, resumed, history.rows)
 
 
 def update_data(
@@ -204,7 +110,8 @@ def update_data(
     given: Given,
     options: ImportOptions | None = None,
     *,
-    status: Path | pl.DataFrame | None = None,
+    same_anchor: bool = False,
+    status: Path | str | pl.DataFrame | None = None,
     progress: Progress | None = None,
     now: datetime | None = None,
 ) -> ImportResult:
@@ -212,26 +119,78 @@ def update_data(
 
     Sessions that both have are compared: corrections replace stored rows, a moved anchor replaces the
     symbol's whole history, and what cannot be joined without a false return is refused, symbol by symbol.
-    Parameters and errors as for ``import_data``; what was declared then need not be said again.
+    Other parameters and errors as for ``import_data``; what was declared then need not be said again.
+
+    Parameters
+    ----------
+    same_anchor : bool
+        That this source never moves the anchor of its adjusted prices, so that they may be joined without
+        any session in common. Kept with the version; not taken over by later updates.
+
+    Raises
+    ------
+    StoreError
+        When nothing was ever imported.
     """
-    task = prepare(workspace, given, options, progress)
+    _require_store(workspace, given)
+    task = replace(prepare(workspace, given, options, progress), same_anchor=same_anchor)
+    facts = _facts(status, task)
     with writer_lock(task.folder):
         store = MarketStore.open(task.folder)
-        before = store.version
+        version = store.version
         history, resumed = read_all(task, store.symbols(), now)
-        change = merge(store, history.rows, history.linked)
+        change = merge(store, history.rows, history.linked, same_anchor=same_anchor)
         failures = pl.concat([history.failures, _refusals(change.refused)])
-        facts, known = _status(status, store, task.options), store.status()
-        if change.rows.is_empty() and facts.equals(known):
-            store.staging().clear()
-            result = _result(task, history, before, resumed, change.rows, failures)
-            return replace(result, published=False, changes=change.counts, examples=change.examples)
-        note = _note("update", task, history) | {"changes": change.counts}
-        beside = {"status": facts, "conflicts": _conflicts(store, history), "failures": failures}
-        version = write(store, change, note, beside)
+        beside = {"conflicts": _conflicts(store, history, change.refused)}
+        if facts is not None:
+            beside["status"] = join_status(store.status(), facts)
+        published = not change.rows.is_empty() or store.beside.differ(version, beside)
+        if published:
+            note = _note("update", task, history) | {"changes": change.counts}
+            version = write(store, change, note, beside | {"failures": failures})
+        else:
+            store.beside.write_unpublished(failures)
         store.staging().clear()
-    result = _result(task, history, version, resumed, change.rows, failures)
-    return replace(result, changes=change.counts, examples=change.examples)
+    result = result_of(task, history, version, resumed, change.rows, failures)
+    return replace(result, published=published, changes=change.counts, examples=change.examples)
+
+
+def add_status(workspace: Place, status: Path | str | pl.DataFrame) -> StatusResult:
+    """Add listings, delistings, suspensions and ST spells to a store, without any bar.
+
+    The same symbol, kind and start is the same fact, told anew.
+
+    Raises
+    ------
+    StoreError
+        When there is no store.
+    DataError
+        When the store is empty, or the table cannot be read, with the first such rows.
+    """
+    store = MarketStore.open(find_workspace(workspace).market)
+    facts = read_status(status, store.meta.market)
+    with writer_lock(store.path):
+        version = store.version
+        beside = {"status": join_status(store.status(), facts)}
+        published = store.beside.differ(version, beside)
+        if published:
+            note = {"verb": "status", "num_read": len(facts)}
+            version = store.publish(store.table.empty(), note, periods=(), beside=beside)
+    return StatusResult(
+        store=str(store.path),
+        version=version,
+        published=published,
+        num_given=len(facts),
+        num_facts=len(beside["status"]),
+        not_stored=tuple(sorted(set(facts["symbol"]) - set(store.symbols(version)))),
+    )
+
+
+def compact_store(workspace: Place, *, keep_hours: int = 24) -> Compaction:
+    """Merge small files and drop the versions that no run cites, but the last (``MarketStore.compact``)."""
+    if keep_hours < 0:
+        raise UsageError(f"--keep-hours {keep_hours}", "give a number of hours, 0 to keep none for readers")
+    return MarketStore.open(find_workspace(workspace).market).compact(keep_hours)
 
 
 def import_sample(workspace: Place, progress: Progress | None = None) -> ImportResult:
@@ -274,9 +233,19 @@ def store_info(workspace: Place) -> StoreInfo:
     return MarketStore.open(find_workspace(workspace).market).info()
 
 
-def store_failures(workspace: Place) -> pl.DataFrame:
-    """Return what the last import or update could not read."""
-    return MarketStore.open(find_workspace(workspace).market).failures()
+def store_failures(workspace: Place, version: int | None = None) -> pl.DataFrame:
+    """Return what an import or update could not use, by default the last one."""
+    return MarketStore.open(find_workspace(workspace).market).failures(version)
+
+
+def store_conflicts(workspace: Place, version: int | None = None) -> pl.DataFrame:
+    """Return rows of bars that sources gave twice with different values; ``kept`` marks the stored one."""
+    return MarketStore.open(find_workspace(workspace).market).conflicts(version)
+
+
+def store_status(workspace: Place, version: int | None = None) -> pl.DataFrame:
+    """Return listings, delistings, suspensions and ST spells."""
+    return MarketStore.open(find_workspace(workspace).market).status(version)
 
 
 def store_symbols(workspace: Place) -> tuple[str, ...]:
@@ -314,7 +283,7 @@ def export_data(
         raise UsageError(f"unknown format `{form}`", "choose parquet or csv")
     store = MarketStore.open(find_workspace(workspace).market)
     version = store.version if version is None else version
-    chosen = None if symbols is None else resolve_symbols(store, symbols, version)
+    chosen = None if symbols is None else store.resolve(symbols, version)
     rows = store.frame(chosen, start, end, version)
     if rows.is_empty():
         raise DataError("no bar matches what was asked for", "barcast data info shows what the store holds")
@@ -336,10 +305,33 @@ def export_data(
     )
 
 
-def _imported_before(store: MarketStore, inputs: str) -> int | None:
-    """Return the last version, when this very input was imported into the store before."""
+def _imported_before(store: MarketStore, task: Task) -> ImportResult:
+    """Give the last version back when this very input was imported into it before; refuse any other."""
     seen = {note.get("inputs") for _, _, note in store.table.history()}
-    return store.version if inputs and inputs in seen else None
+    if task.inputs and task.inputs in seen:
+        store.staging().clear()  # of an import that was killed when all but this was done
+        return nothing_new(task, store.version, "this input was imported before; nothing to do")
+    raise UsageError(
+        f"{task.folder} has data already (version {store.version})",
+        "`barcast data update` merges; `barcast data import --replace` starts over",
+    )
+
+
+def _require_store(workspace: Place, given: Given) -> None:
+    """Refuse to update what was never imported, with the command that imports it."""
+    place = find_workspace(workspace)
+    refuse_lost_description(place.market)
+    if existing_store(place.market) is None:
+        paths = (
+            [given] if isinstance(given, Path | str) else given if isinstance(given, Sequence) else ["PATH"]
+        )
+        command = shlex.join(["barcast", "data", "import", *map(str, paths), "-w", str(place.root)])
+        raise StoreError(f"{place.market} holds nothing to update", f"{command} --market {'|'.join(MARKETS)}")
+
+
+def _facts(status: Path | str | pl.DataFrame | None, task: Task) -> pl.DataFrame | None:
+    """Read a status table before the bars, so that a mistake in it costs no waiting."""
+    return None if status is None else read_status(status, task.options.market or "other")
 
 
 def _meta_of(options: ImportOptions) -> StoreMeta:
@@ -370,27 +362,16 @@ def _refusals(refused: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _conflicts(store: MarketStore, history: History) -> pl.DataFrame:
-    """Conflicts known before, less those on rows given anew, and the new ones."""
+def _conflicts(store: MarketStore, history: History, refused: pl.DataFrame) -> pl.DataFrame:
+    """Conflicts known before, less those on rows given anew, and the new ones; refused symbols stay."""
     key = ["symbol", "time"]
+    given = history.rows.join(refused, on="symbol", how="anti").select(key)
+    new = history.conflicts.join(refused, on="symbol", how="anti")
     known = store.conflicts()
     if known.is_empty():
-        return history.conflicts
-    still = known.join(history.rows.select(key), on=key, how="anti")
-    return pl.concat([still, history.conflicts], how="diagonal_relaxed")
-
-
-def _status(
-    given: Path | pl.DataFrame | None, store: MarketStore | None, options: ImportOptions
-) -> pl.DataFrame:
-    known = store.status() if store else pl.DataFrame(schema=STATUS_SCHEMA)
-    if given is None:
-        return known
-    if isinstance(given, Path):
-        with explained("reading", given):
-            read = pl.read_parquet if given.suffix in (".parquet", ".pq") else pl.read_csv
-            given = read(given)
-    return join_status(known, conform_status(given, options.market or "other"))
+        return new
+    still = known.join(given, on=key, how="anti")
+    return pl.concat([still, new], how="diagonal_relaxed").sort(*key, "file", "line")
 
 
 def _note(verb: str, task: Task, history: History) -> dict[str, Any]:
@@ -398,56 +379,11 @@ def _note(verb: str, task: Task, history: History) -> dict[str, Any]:
     return {
         "verb": verb,
         "inputs": task.inputs,
-        "declared": task.options.declared(),
+        "declared": task.declared,
         "num_files": len(task.units),
         "num_read": history.num_read,
         "num_failures": len(history.failures),
     }
-
-
-def _result(
-    task: Task,
-    history: History,
-    version: int,
-    resumed: int,
-    written: pl.DataFrame,
-    failures: pl.DataFrame | None = None,
-) -> ImportResult:
-    lost = history.failures if failures is None else failures
-    times = written["time"]
-    return ImportResult(
-        store=str(task.folder),
-        version=version,
-        published=True,
-        declared=task.options.declared(),
-        num_files=len(task.units),
-        num_resumed_files=resumed,
-        num_read=history.num_read,
-        num_rows=len(written),
-        num_symbols=written["symbol"].n_unique(),
-        first=times.min(),  # type: ignore[arg-type]
-        last=times.max(),  # type: ignore[arg-type]
-        num_repeated=history.num_repeated,
-        num_conflicts=len(history.conflicts),
-        num_unfinished=history.num_unfinished,
-        num_without_prices=history.num_without_prices,
-        num_failures=len(lost),
-        notes=history.notes,
-        failures=tuple(lost.head(_SHOWN_FAILURES).to_dicts()),
-        seconds=round(time.perf_counter() - task.began, 3),
-    )
-
-
-def _nothing_new(task: Task, version: int, why: str) -> ImportResult:
-    return ImportResult(
-        store=str(task.folder),
-        version=version,
-        published=False,
-        declared=task.options.declared(),
-        num_files=len(task.units),
-        notes=(why,),
-        seconds=round(time.perf_counter() - task.began, 3),
-    )
 
 
 def _write(rows: pl.DataFrame, path: Path, form: str) -> None:

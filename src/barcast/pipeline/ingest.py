@@ -44,6 +44,12 @@ class Task:
     options: ImportOptions
     progress: Progress
     began: float
+    same_anchor: bool = False
+
+    @property
+    def declared(self) -> dict[str, Any]:
+        """What is taken for granted, as it is echoed and kept with the version."""
+        return self.options.declared() | ({"same_anchor": True} if self.same_anchor else {})
 
     @property
     def inputs(self) -> str:

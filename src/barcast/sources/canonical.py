@@ -27,8 +27,9 @@ from barcast.sources.base import (
 from barcast.sources.headers import PRICES, missing_roles
 from barcast.sources.numbers import to_floats
 from barcast.sources.options import LOT_SHARES, ImportOptions
-from barcast.sources.times import add_clock, bar_starts, read_moments, session_dates
+from barcast.sources.times import add_clock, bar_starts, read_moments, session_dates, zone_and_stamp
 
+_TIMES = ("stamp", "date", "clock")
 _NUMBERS = (*PRICES, "volume", "amount", "factor", "split_factor")
 
 
@@ -108,8 +109,11 @@ def _settle(piece: Piece, number: int, options: ImportOptions) -> _Settled:
         )
     if "symbol" not in header.roles and piece.symbol is None:
         raise SymbolError("no column, title or file name gives the symbol", "add --symbol NAME")
-    basis, basis_notes = _settle_basis(piece, options)
-    scale, volume_notes = _settle_volume(piece, options)
+    try:
+        basis, basis_notes = _settle_basis(piece, options)
+        scale, volume_notes = _settle_volume(piece, options)
+    except UsageError as error:
+        raise _all_questions(piece, options) from error
     roles = dict(header.roles)
     unused = ["adj_close", "factor"] if basis == "adjusted" else ["close_raw"] if basis == "raw" else []
     ignored = [roles.pop(role) for role in unused if role in roles]
@@ -125,6 +129,20 @@ def _settle(piece: Piece, number: int, options: ImportOptions) -> _Settled:
         basis=basis,
         ignored=(*header.ignored, *ignored),
         notes=(*piece.notes, *basis_notes, *volume_notes),
+    )
+
+
+def _all_questions(piece: Piece, options: ImportOptions) -> UsageError:
+    """Ask at once for everything about a piece that is not known."""
+    asked: list[UsageError] = []
+    for settle in (_settle_basis, _settle_volume, _settle_times):
+        try:
+            settle(piece, options)
+        except UsageError as error:
+            asked.append(error)
+    found = "; ".join(error.found for error in asked)
+    return UsageError(
+        f"{piece.name}: {found}", f"add {', '.join(e.todo.removeprefix('add ') for e in asked)}"
     )
 
 
@@ -146,8 +164,8 @@ def _settle_basis(piece: Piece, options: ImportOptions) -> tuple[str | None, lis
     if "close_raw" in header.roles:
         return "adjusted", ["basis adjusted: the raw close stands beside the close"]
     raise UsageError(
-        f"{piece.name}: whether its prices are adjusted is not known",
-        "add --basis raw (as traded), --basis split (adjusted for splits only) or --basis adjusted",
+        "whether its prices are adjusted is not known",
+        "add --basis raw|split|adjusted (as traded; adjusted for splits only; for dividends too)",
     )
 
 
@@ -164,10 +182,16 @@ def _settle_volume(piece: Piece, options: ImportOptions) -> tuple[int, list[str]
         return said, [f"volume unit: {said} shares, as header `{header.roles['volume']}` says"]
     if declared is None:
         raise UsageError(
-            f"{piece.name}: the unit of `{header.roles['volume']}` is not known",
-            "add --volume-unit share or --volume-unit lot (手, 100 shares)",
+            f"the unit of `{header.roles['volume']}` is not known",
+            "add --volume-unit share|lot (lot: 手, 100 shares)",
         )
     return declared, []
+
+
+def _settle_times(piece: Piece, options: ImportOptions) -> pl.Series:
+    """Read a piece's times."""
+    times = {role: name for role, name in piece.header.roles.items() if role in _TIMES}
+    return _read_times(piece.frame.select(pl.col(name).alias(role) for role, name in times.items()), options)
 
 
 @dataclass(frozen=True)
@@ -192,7 +216,7 @@ def _read_stack(stack: list[_Settled], files: tuple[str, ...], options: ImportOp
                 bad.append(_bad_cells(raw, where, role, wrong, "value", "text where a number belongs"))
     time = _read_times(raw, options)
     if time.null_count():
-        given = next(role for role in ("stamp", "date", "clock") if role in raw.columns)
+        given = next(role for role in _TIMES if role in raw.columns)
         bad.append(_bad_cells(raw, where, given, time.is_null(), "time", "not a time that can be read"))
     spellings = where["spelling"].drop_nulls().unique().sort()
     readings, reasons = read_symbols(spellings, options.market or "other")
@@ -214,13 +238,17 @@ def _read_stack(stack: list[_Settled], files: tuple[str, ...], options: ImportOp
 
 def _read_times(raw: pl.DataFrame, options: ImportOptions) -> pl.Series:
     """Session dates, or UTC bar starts."""
-    role = next(role for role in ("stamp", "date", "clock") if role in raw.columns)
+    role = next(role for role in _TIMES if role in raw.columns)
     moments = read_moments(raw[role], options.date_order)
     if role == "date" and "clock" in raw.columns:
         moments = add_clock(moments, raw["clock"])
-    if options.intraday:
-        return bar_starts(moments, options.tz or "UTC", options.stamp or "start", options.step_seconds)
-    return session_dates(moments, options.tz)
+    if not options.intraday:
+        return session_dates(moments, options.tz)
+    if options.tz is None or options.stamp is None:
+        raise UsageError(
+            f"bars of {options.frequency} need more to be said", f"add {zone_and_stamp(moments, options.tz)}"
+        )
+    return bar_starts(moments, options.tz, options.stamp, options.step_seconds)
 
 
 def _assembled(

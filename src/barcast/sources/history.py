@@ -87,7 +87,7 @@ def assemble(
     rows, failures = _stacked(chunks), pl.concat([chunk.failures for chunk in chunks])
     rows, future, unfinished = _finished(rows, options, now or datetime.now(UTC))
     rows, conflicts, repeated = _deduplicated(rows)
-    conflicts = _named(conflicts, files)
+    conflicts = _named(conflicts, files).sort("symbol", "time", "file", "line")
     _check_spellings(conflicts)
     if len(future):
         failures = pl.concat([failures, _future_failures(_named(future, files))])

@@ -107,12 +107,15 @@ class ImportOptions:
         Raises
         ------
         UsageError
-            Without a market, without ``tz`` and ``stamp`` for intraday bars, or on a market, frequency or
-            calendar that contradicts the store.
+            Without a market, or on a market, frequency or calendar that contradicts the store.
         """
         options = self._with_memory(remembered or {})
         if options.market is None:
-            raise UsageError("the market is not known", f"add --market {'|'.join(MARKETS)}")
+            raise UsageError(
+                "the market is not known",
+                f"add --market {'|'.join(MARKETS)}; stocks need --basis too, cn and other --volume-unit, "
+                "where the file does not say them",
+            )
         implied: dict[str, Any] = {"calendar": DEFAULT_CALENDARS[options.market], "frequency": "1d"}
         if options.market in ("us", "crypto"):
             implied["volume_unit"] = "share"
@@ -121,11 +124,6 @@ class ImportOptions:
         options = replace(options, **{k: v for k, v in implied.items() if getattr(options, k) is None})
         if options.volume_unit == "lot" and options.market != "cn":
             raise UsageError(f"market {options.market} has no lots", "use --volume-unit share")
-        missing = [
-            f"--{flag} {example}" for flag, example in _INTRADAY_NEEDS if getattr(options, flag) is None
-        ]
-        if options.intraday and missing:
-            raise UsageError(f"bars of {options.frequency} need more to be said", f"add {' '.join(missing)}")
         return options
 
     def _with_memory(self, remembered: Mapping[str, Any]) -> ImportOptions:
@@ -159,9 +157,6 @@ class ImportOptions:
         """One line for people: what will be taken for granted."""
         said = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("columns", "encoding")}
         return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in said.items() if value)
-
-
-_INTRADAY_NEEDS = (("tz", "Asia/Shanghai"), ("stamp", "start|end"))
 
 
 def _one_of(flag: str, value: str | None, choices: tuple[str, ...]) -> None:

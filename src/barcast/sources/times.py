@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import polars as pl
 
+from barcast.core.calendar import FREQUENCIES
 from barcast.core.errors import UsageError
 
 _YMD = (
@@ -97,26 +98,46 @@ def session_dates(moments: pl.DataFrame, tz: str | None) -> pl.Series:
     Raises
     ------
     UsageError
-        When UTC stamps lie within the day and no zone is known, or when the times of day show intraday bars.
+        When UTC stamps lie within the day and no zone is known, or when the times of day show intraday bars,
+        with the frequency that the usual step between them suggests.
     """
     utc = moments["utc"].fill_null(False)
     moment = moments["moment"]
     inside = moment.filter(utc).drop_nulls()
+    step = None
     if _off_midnight(inside):
-        if tz is None:
+        if tz is None and (step := usual_step(moment)) is None:
             raise UsageError(
                 f"daily stamps such as {inside[0]} UTC lie within the day: their session is not known",
                 "add --tz with the exchange's zone, for example --tz America/New_York",
             )
-        local = moment.dt.replace_time_zone("UTC").dt.convert_time_zone(tz).dt.replace_time_zone(None)
-        moment = local.zip_with(utc, moment)
+        local = moment.dt.replace_time_zone("UTC").dt.convert_time_zone(tz or "UTC")
+        moment = local.dt.replace_time_zone(None).zip_with(utc, moment)
     clocks = moment.dt.time().drop_nulls().unique()
-    if len(clocks) > 2:
+    if step or len(clocks) > 2:
+        step = step or usual_step(moment)
         raise UsageError(
-            f"{len(clocks)} different times of day in bars said to be daily, such as {clocks.sort()[1]}",
-            "add --frequency, for example --frequency 1h",
+            f"{len(clocks)} different times of day in bars said to be daily, such as {clocks.sort()[1]}"
+            + (f": they look like bars of {step}" if step else ""),
+            f"add --frequency {step or '|'.join(FREQUENCIES)} {zone_and_stamp(moments, tz)} "
+            "(a store of daily bars takes none of these: choose another --workspace)",
         )
     return moment.dt.date()
+
+
+def usual_step(moment: pl.Series) -> str | None:
+    """Name the frequency that the usual step between stamps has; None for daily bars and unknown steps."""
+    stamps = moment.drop_nulls().unique().sort()
+    if len(stamps) < 2 * max(stamps.dt.date().n_unique(), 1):
+        return None
+    step = stamps.diff().drop_nulls().dt.total_seconds().mode().min()
+    return next((name for name, seconds in FREQUENCIES.items() if seconds == step), None)
+
+
+def zone_and_stamp(moments: pl.DataFrame, tz: str | None) -> str:
+    """Write the flags that intraday bars need beside their frequency, as far as ``moments`` tell them."""
+    zone = tz or ("UTC" if moments["utc"].all() else "ZONE (theirs, as in Asia/Shanghai)")
+    return f"--tz {zone} --stamp start|end"
 
 
 def bar_starts(moments: pl.DataFrame, tz: str, stamp: str, step_seconds: int) -> pl.Series:

@@ -16,9 +16,10 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from barcast.core.arrays import F64, I32, I64
+from barcast.core.arrays import F64, I32, I64, Bools, Times
 from barcast.core.bars import Bars
 from barcast.core.calendar import Calendar
+from barcast.store.status import special_rows
 
 
 def to_bars(frame: pl.DataFrame, calendar: Calendar, market: str, status: pl.DataFrame | None = None) -> Bars:
@@ -35,7 +36,8 @@ def to_bars(frame: pl.DataFrame, calendar: Calendar, market: str, status: pl.Dat
     market : str
         ``cn``, ``us``, ``crypto`` or ``other``.
     status : pl.DataFrame, optional
-        Status table of the store; its ``delisted`` rows give ``Bars.delisted``.
+        Status table of the store: ``delisted``, ``st`` and ``listed`` rows give the fields of these names in
+        ``Bars``. A suspended session has no bar, so ``suspended`` rows change nothing here.
 
     Returns
     -------
@@ -55,9 +57,10 @@ def to_bars(frame: pl.DataFrame, calendar: Calendar, market: str, status: pl.Dat
         frame, session = frame.filter(pl.Series(on_calendar)), session[on_calendar]
     total, split = _floats(frame, "total_factor"), _floats(frame, "split_factor")
     traded = pl.when(pl.col("basis") == "raw").then("close").otherwise("close_raw").cast(pl.Float64)
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     return Bars(
         symbols=symbols,
-        offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        offsets=offsets,
         session=session,
         open=_floats(frame, "open") * total,
         high=_floats(frame, "high") * total,
@@ -69,6 +72,8 @@ def to_bars(frame: pl.DataFrame, calendar: Calendar, market: str, status: pl.Dat
         calendar=calendar,
         market=market,
         delisted=_delisted(symbols, calendar, status),
+        special=_special(symbols, counts, calendar.days[session], status),
+        listed=_listed(symbols, offsets, calendar.days[session], status),
     )
 
 
@@ -98,3 +103,28 @@ def _delisted(symbols: tuple[str, ...], calendar: Calendar, status: pl.DataFrame
     inside = entry < len(calendar)
     found[rows["position"].to_numpy()[inside]] = entry[inside]
     return found
+
+
+def _special(symbols: tuple[str, ...], counts: I64, days: Times, status: pl.DataFrame | None) -> Bools | None:
+    """Return the rows under special treatment, None where there are none."""
+    owner = np.repeat(np.arange(len(symbols), dtype=np.int32), counts)
+    special = special_rows(status, symbols, owner, days)
+    return special if special.any() else None
+
+
+def _listed(symbols: tuple[str, ...], offsets: I64, days: Times, status: pl.DataFrame | None) -> Times | None:
+    """Return each symbol's listing day where it was on record by the first bar, None where none was."""
+    has_rows = np.diff(offsets) > 0
+    if status is None or not has_rows.any():
+        return None
+    first = np.full(len(symbols), "NaT", "datetime64[D]")
+    first[has_rows] = days[offsets[:-1][has_rows]]
+    known = (
+        pl.DataFrame({"symbol": symbols, "first": first})
+        .join(status.filter(pl.col("kind") == "listed"), on="symbol", how="left", maintain_order="left")
+        .with_columns(early=pl.max_horizontal("start", "known_at") <= pl.col("first"))
+        .group_by("symbol", maintain_order=True)
+        .agg(pl.col("start").filter("early").max())
+    )
+    listed = known["start"].to_numpy().astype("datetime64[D]")
+    return None if np.isnat(listed).all() else listed

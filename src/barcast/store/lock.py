@@ -7,10 +7,12 @@ import json
 import os
 import platform
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import IO
 
 from barcast.core.errors import StoreBusyError, explained
 
@@ -33,7 +35,7 @@ def writer_lock(folder: Path) -> Iterator[None]:
         file = path.open("a+", encoding="utf-8")
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _take(file)
         except BlockingIOError as error:
             file.seek(0)
             raise StoreBusyError(
@@ -44,6 +46,30 @@ def writer_lock(folder: Path) -> Iterator[None]:
         json.dump(_myself(), file)
         file.flush()
         yield
+
+
+def _take(file: IO[str]) -> None:
+    """Take the lock; a moment's patience, because `is_locked` holds it for an instant."""
+    for left in reversed(range(5)):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if not left:
+                raise
+            time.sleep(0.02)
+
+
+def is_locked(folder: Path) -> bool:
+    """Return whether a writer, this process included, holds the folder's lock right now."""
+    try:
+        with (folder / "writer.lock").open(encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+    return False
 
 
 def _myself() -> dict[str, object]:

@@ -6,8 +6,9 @@
         store.json                    market, frequency, calendar, format
         importing.json                only until then: marks the parts of a first import as ours
         bars/                         Delta table, partitioned by `period` (year, or month under one hour)
-        status/, conflicts/, failures/    <version>.parquet: as of that version of bars
+        status/, conflicts/, failures/    <version>.parquet: from that version of bars on
         cites/<run>.json              versions that compaction must keep
+        kept.json                     versions that the last compaction left
         staging/                      parts of an unfinished import
         writer.lock
 
@@ -18,90 +19,30 @@ that the next version will have.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import polars as pl
 
-from barcast.core.atomic import atomic_path, read_json, sweep_leftovers, write_json
+from barcast.core.atomic import read_json, sweep_leftovers, write_json
 from barcast.core.bars import Bars
 from barcast.core.calendar import Calendar
-from barcast.core.errors import DataError, SymbolError, explained
+from barcast.core.errors import DataError, explained
 from barcast.store.adjust import to_bars
+from barcast.store.beside import BesideTables
 from barcast.store.birth import refuse_lost_description
+from barcast.store.info import Compaction, StoreInfo, VersionNote, When
 from barcast.store.lock import writer_lock
 from barcast.store.meta import StoreMeta
+from barcast.store.names import resolve_names
 from barcast.store.sessions import calendar_of
 from barcast.store.staging import Staging
 from barcast.store.status import STATUS_SCHEMA
 from barcast.store.table import BarsTable, in_order
-
-When: TypeAlias = date | datetime
-
-_BESIDE = ("status", "conflicts", "failures")
-
-
-@dataclass(frozen=True)
-class VersionNote:
-    """One entry of a store's history."""
-
-    version: int
-    time: datetime
-    note: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class StoreInfo:
-    """What a store holds.
-
-    Attributes
-    ----------
-    path : str
-        Its folder.
-    version : int
-        The last one.
-    market, frequency, calendar : str
-        As created.
-    declared : dict
-        What the last import said about its source.
-    num_rows, num_symbols, num_sessions : int
-        Stored bars; symbols with a bar; entries of the calendar.
-    first, last : date or datetime
-        Times of the first and last bar.
-    bases : dict of int
-        Symbols of each basis.
-    num_conflicts, num_failures : int
-        Rows beside this version.
-    num_files, size_bytes : int
-        Files of this version, and bytes of the whole folder, older versions included.
-    cited : dict of int
-        Run to version.
-    history : tuple of VersionNote
-        Newest first.
-    """
-
-    path: str
-    version: int
-    market: str
-    frequency: str
-    calendar: str
-    declared: dict[str, Any]
-    num_rows: int
-    num_symbols: int
-    num_sessions: int
-    first: When | None
-    last: When | None
-    bases: dict[str, int]
-    num_conflicts: int
-    num_failures: int
-    num_files: int
-    size_bytes: int
-    cited: dict[str, int]
-    history: tuple[VersionNote, ...] = field(default=())
 
 
 @dataclass(frozen=True)
@@ -150,6 +91,11 @@ class MarketStore:
     def table(self) -> BarsTable:
         """The table of bars."""
         return BarsTable(self.path / "bars", self.meta.frequency)
+
+    @property
+    def beside(self) -> BesideTables:
+        """Status, conflicts and failures."""
+        return BesideTables(self.path)
 
     @property
     def is_empty(self) -> bool:
@@ -216,7 +162,7 @@ class MarketStore:
         Parameters
         ----------
         symbols : Collection of str, optional
-            Canonical names.
+            In any spelling.
         until : date or datetime, optional
             Cut: no later row, session, symbol or delisting is seen.
         version : int, optional
@@ -230,9 +176,8 @@ class MarketStore:
             When the store has never seen a symbol asked for.
         """
         version = self.version if version is None else version  # one version, also while another is written
-        frame = self.frame(symbols, end=until, version=version)
-        if symbols is not None:
-            self._check_known(symbols, frame, version)
+        wanted = None if symbols is None else self.resolve(symbols, version)
+        frame = self.frame(wanted, end=until, version=version)
         if exclude is not None and len(exclude):
             masked = exclude.select("symbol", pl.col("time").cast(frame.schema["time"]))
             frame = frame.join(masked, on=["symbol", "time"], how="anti", maintain_order="left")
@@ -265,6 +210,17 @@ class MarketStore:
         names = self.table.scan(version).select(pl.col("symbol").unique()).collect(engine="streaming")
         return tuple(names["symbol"].sort().to_list())
 
+    def resolve(self, texts: Iterable[str], version: int | None = None) -> tuple[str, ...]:
+        """Read symbols as a user may spell them, by the rules of this market (``store.names``).
+
+        Raises
+        ------
+        SymbolError
+            When some are no symbols, or not in the store, with the nearest names.
+        """
+        given = tuple(texts)
+        return resolve_names(given, self.symbols(version), self.meta.market) if given else ()
+
     def status(self, version: int | None = None) -> pl.DataFrame:
         """Return listings, delistings, suspensions and ST spells: columns of ``STATUS_SCHEMA``."""
         found = self._beside("status", version)
@@ -279,8 +235,12 @@ class MarketStore:
         return pl.DataFrame(schema={"symbol": pl.String, "time": pl.Date}) if found is None else found
 
     def failures(self, version: int | None = None) -> pl.DataFrame:
-        """Return what the import or update that made this version could not read, row by row."""
-        found = self._beside("failures", version)
+        """Return what the import or update that made a version could not use, row by row.
+
+        By default of the last one, also where it made no version because nothing could be used.
+        """
+        found = self.beside.unpublished() if version is None else None
+        found = self._beside("failures", version) if found is None else found
         return pl.DataFrame(schema={"kind": pl.String}) if found is None else found
 
     def declared(self) -> dict[str, Any]:
@@ -316,9 +276,9 @@ class MarketStore:
             last=span["last"],
             bases=dict(bases.iter_rows()),
             num_conflicts=len(self.conflicts(version)),
-            num_failures=len(self.failures(version)),
+            num_failures=len(self.failures()),
             num_files=len(self.table.files(version)),
-            size_bytes=sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file()),
+            size_bytes=self._size(),
             cited=self.cited(),
             history=tuple(VersionNote(*entry) for entry in self.table.history()),
         )
@@ -346,9 +306,7 @@ class MarketStore:
         """
         self._drop_orphans()
         upcoming = 0 if self.is_empty else self.version + 1
-        for name, table in beside.items():
-            with atomic_path(self.path / name / f"{upcoming:08d}.parquet") as temporary:
-                table.write_parquet(temporary)
+        self.beside.write(upcoming, beside)
         return self.table.commit(rows, None if periods is None else sorted(periods), note)
 
     def staging(self) -> Staging:
@@ -365,31 +323,40 @@ class MarketStore:
         files = sorted((self.path / "cites").glob("*.json"))
         return {file.stem: int(read_json(file)["version"]) for file in files}
 
-    def compact(self, keep_hours: int = 24) -> int:
-        """Merge small files and drop what only old versions need that no run cites.
+    def compact(self, keep_hours: int = 24) -> Compaction:
+        """Merge small files and drop the versions that no run cites, but the last.
 
         Parameters
         ----------
         keep_hours : int
-            Files dropped from the last version more recently stay, for readers that are at work.
+            Versions that were the last one more recently stay, for readers that are at work.
 
-        Returns
-        -------
-        int
-            Number of files removed.
+        Raises
+        ------
+        DataError
+            When the store is empty.
+        StoreBusyError
+            When another process is writing.
         """
         with writer_lock(self.path):
             self._drop_orphans()
-            return self.table.compact(tuple(self.cited().values()), keep_hours)
-
-    def _check_known(self, symbols: Collection[str], frame: pl.DataFrame, version: int | None) -> None:
-        absent = set(symbols) - set(frame["symbol"].unique())
-        unknown = sorted(absent - set(self.symbols(version))) if absent else []
-        if unknown:
-            raise SymbolError(
-                f"not in the store: {', '.join(unknown[:5])}{' ...' if len(unknown) > 5 else ''}",
-                "barcast data info shows what is; barcast data update adds symbols",
+            gone, before = self.table.dropped(), self._size()
+            num_files = self.table.compact(self.cited().values(), keep_hours)
+            dropped = self.table.dropped()
+            kept = tuple(version for version in range(self.version + 1) if version not in dropped)
+            self.beside.drop_unread(kept)
+            return Compaction(
+                path=str(self.path),
+                version=self.version,
+                kept=kept,
+                dropped=tuple(sorted(dropped - gone)),
+                num_files=num_files,
+                size_before=before,
+                size_bytes=self._size(),
             )
+
+    def _size(self) -> int:
+        return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
 
     def _bounds(self, start: When | None, end: When | None) -> tuple[When | None, When | None]:
         """Make both comparable with ``time``."""
@@ -411,24 +378,15 @@ class MarketStore:
         return int(ends.row(0)[0]), int(ends.row(0)[1])
 
     def _beside(self, name: str, version: int | None) -> pl.DataFrame | None:
-        """Read what stood beside a version: the last file that is not newer."""
+        """Read what stood beside a version that was not dropped."""
         wanted = self.version if version is None else version
-        files = [file for file in (self.path / name).glob("*.parquet") if _number(file) <= wanted]
-        return pl.read_parquet(max(files, key=_number)) if files else None
+        self.table.require(wanted)
+        return self.beside.read(name, wanted)
 
     def _drop_orphans(self) -> None:
-        """Remove what a killed writer left: half-written files, and files of a version that never came."""
-        newest = -1 if self.is_empty else self.version
+        """Remove what a killed writer left."""
         sweep_leftovers(self.path)
-        for name in _BESIDE:
-            sweep_leftovers(self.path / name)
-            for file in (self.path / name).glob("*.parquet"):
-                if _number(file) > newest:
-                    file.unlink()
-
-
-def _number(file: Path) -> int:
-    return int(file.name.split(".")[0])
+        self.beside.drop_orphans(-1 if self.is_empty else self.version)
 
 
 def _as_date(when: When | None) -> date | None:

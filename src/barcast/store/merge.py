@@ -3,7 +3,8 @@
 Adjusted and split-adjusted prices are re-scaled by their provider after each dividend or split. Such a
 download agrees with the store on every return and differs on every price by one constant: its *anchor moved*.
 Appending it would put a false return at the seam, so the symbol's whole history is replaced, or, when the
-download does not reach back far enough, the symbol is refused with the reason.
+download does not reach back far enough, the symbol is refused with the reason. So it is without a single
+session in common, where a moved anchor cannot be seen; raw prices have no anchor to move.
 
 Factors of new rows are counted from their own first bar; they are linked to the stored ones at the last
 session that both have.
@@ -42,6 +43,10 @@ SAME_FACTOR = 1e-3
 #: Share of prices that must agree on the constant for an anchor to have moved.
 _AGREEMENT = 0.9
 _FEW_SESSIONS, _CLEAR_MOVE = 3, 0.005
+_APART = (
+    "no session in common, the anchor of its {} prices may have moved: include some stored sessions, "
+    "e.g. the last 5 up to {} (--same-anchor if this source never moves it)"
+)
 #: With so many sessions in common, most of them changed without a constant, it is another series.
 _REWRITE_SESSIONS = 5
 #: A period of so many files is written anew as one, so that thousands of small appends stay fast to read.
@@ -77,7 +82,9 @@ class Merge:
     examples: tuple[str, ...] = field(default=())
 
 
-def merge(store: MarketStore, incoming: pl.DataFrame, linked: Collection[str]) -> Merge:
+def merge(
+    store: MarketStore, incoming: pl.DataFrame, linked: Collection[str], *, same_anchor: bool = False
+) -> Merge:
     """Compare ``incoming`` with the last version of a store.
 
     Parameters
@@ -88,11 +95,13 @@ def merge(store: MarketStore, incoming: pl.DataFrame, linked: Collection[str]) -
         Columns of ``STORE_COLUMNS``, sorted, unique; factors anchored at each symbol's first bar here.
     linked : Collection of str
         Symbols whose factors come from the source; the others' bars take the stored factor before them.
+    same_anchor : bool
+        That this source never moves its anchor: adjusted bars are joined without a session in common.
     """
     spans = _spans(store, incoming)
     fresh = incoming.join(spans, on="symbol", how="anti", maintain_order="left")
     known = _beside_stored(store, incoming.join(spans, on="symbol", how="semi", maintain_order="left"))
-    verdicts = _judge(known, spans, linked)
+    verdicts = _judge(known, spans, linked, same_anchor=same_anchor)
     replaced = verdicts.filter(pl.col("verdict") == "replace")["symbol"]
     refused = verdicts.filter(pl.col("verdict") == "refuse").select("symbol", "reason")
     whole = known.filter(pl.col("symbol").is_in(replaced.implode()))
@@ -152,7 +161,9 @@ def _beside_stored(store: MarketStore, known: pl.DataFrame) -> pl.DataFrame:
     return known.join(stored, on=_KEY, how="left", suffix="_old", maintain_order="left")
 
 
-def _judge(known: pl.DataFrame, spans: pl.DataFrame, linked: Collection[str]) -> pl.DataFrame:
+def _judge(
+    known: pl.DataFrame, spans: pl.DataFrame, linked: Collection[str], *, same_anchor: bool
+) -> pl.DataFrame:
     """Decide for each symbol: ``usual``, ``relink`` (factors were corrected), ``replace`` or ``refuse``."""
     reach = known.group_by("symbol").agg(
         new_first=pl.col("time").min(), new_last=pl.col("time").max(), new_basis=pl.col("basis").first()
@@ -178,11 +189,13 @@ def _judge(known: pl.DataFrame, spans: pl.DataFrame, linked: Collection[str]) ->
         .then(pl.lit("relink"))
         .otherwise(pl.lit("usual"))
     )
-    return table.with_columns(reason=_refusal(relinked)).with_columns(verdict=verdict).sort("symbol")
+    reason = _refusal(relinked, same_anchor=same_anchor)
+    return table.with_columns(reason=reason).with_columns(verdict=verdict).sort("symbol")
 
 
-def _refusal(relinked: pl.Expr) -> pl.Expr:
+def _refusal(relinked: pl.Expr, *, same_anchor: bool) -> pl.Expr:
     """Why a symbol cannot be joined without a false return; null where it can."""
+    apart = pl.col("factor_wobble").is_null()  # no session in common
     percent = (((pl.col("move").exp() - 1) * 100).round(3)).cast(pl.String)
     since, until = pl.col("first").cast(pl.String), pl.col("last").cast(pl.String)
     return (
@@ -194,8 +207,10 @@ def _refusal(relinked: pl.Expr) -> pl.Expr:
         .then(pl.format("its anchor moved by {} %: give its whole history, from {} on", percent, since))
         .when("rewritten")
         .then(pl.lit("most bars in common differ: another series? `import --replace` starts over"))
-        .when(pl.col("linked") & pl.col("factor_wobble").is_null())
+        .when(pl.col("linked") & apart)
         .then(pl.format("no session in common, factors cannot be linked: give them from {} on", until))
+        .when(apart & (pl.col("basis") != "raw") & (not same_anchor))
+        .then(pl.format(_APART, pl.col("basis"), until))
         .when(relinked & ~pl.col("reaches_end"))
         .then(pl.format("its factors were corrected: give its history up to {}", until))
     )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 
 from barcast.core.arrays import I64
+from barcast.core.atomic import read_json, write_json
 from barcast.core.bars import STORE_COLUMNS
 from barcast.core.calendar import FREQUENCIES
 from barcast.core.errors import DataError, StoreError, explained
@@ -58,22 +59,33 @@ class BarsTable:
         Raises
         ------
         DataError
-            When nothing was ever published, or that version does not exist.
+            When nothing was ever published, or that version does not exist or no longer.
         """
         from deltalake import DeltaTable
 
+        self.require(version)
+        with _explained("reading", self.folder):
+            return DeltaTable(str(self.folder), version=version)
+
+    def require(self, version: int | None = None) -> None:
+        """Refuse a version that cannot be read; errors as for ``open``."""
         latest = self.latest()
         if latest is None:
             raise DataError(
                 f"{self.folder.parent} is empty", "fill it: barcast data import PATH --market ..."
             )
-        if version is not None and not 0 <= version <= latest:
+        if version is None:
+            return
+        if not 0 <= version <= latest:
             raise DataError(
                 f"no version {version} of the store: versions are 0 to {latest}",
                 "barcast data info lists them",
             )
-        with _explained("reading", self.folder):
-            return DeltaTable(str(self.folder), version=version)
+        if version in self.dropped():
+            raise DataError(
+                f"version {version} of the store was dropped when it was compacted",
+                "only the last version and those that a run cites are kept",
+            )
 
     def files(self, version: int | None = None) -> pl.DataFrame:
         """List the files of a version: ``path`` in the folder and ``period``."""
@@ -95,11 +107,6 @@ class BarsTable:
             return self.empty().lazy()
         # the table's own list of addresses is percent-encoded, which polars does not undo
         paths = [self.folder / path for path in files["path"]]
-        if not all(path.exists() for path in paths):
-            raise DataError(
-                f"version {version} of the store was dropped when it was compacted",
-                "only the last version and those that a run cites are kept",
-            )
         return pl.scan_parquet(paths, glob=False, hive_partitioning=False).select(STORE_COLUMNS)
 
     def empty(self) -> pl.DataFrame:
@@ -170,19 +177,47 @@ class BarsTable:
             for entry in self.open().history()
         ]
 
-    def compact(self, keep: Sequence[int], keep_hours: int) -> int:
-        """Merge small files and drop those that only old, unnamed versions need; return how many."""
+    def dropped(self) -> frozenset[int]:
+        """Return the versions that compaction dropped: none of them is read, even where its files survive."""
+        path = self._kept_path
+        if not path.is_file():
+            return frozenset()
+        kept = read_json(path)
+        return frozenset(range(kept["through"] + 1)) - frozenset(kept["versions"])
+
+    def compact(self, cited: Collection[int], keep_hours: int) -> int:
+        """Merge small files and drop those that no kept version needs.
+
+        Kept are the last, the cited, and those that were the last one within ``keep_hours``. They are written
+        down before any file goes: killed in between, a version is either whole or refused, and the next
+        compaction goes on.
+
+        Returns
+        -------
+        int
+            Number of files removed.
+        """
         table = self.open()
         with _explained("compacting", self.folder):
             table.optimize.compact()
-            dropped = table.vacuum(
+        last = int(table.version())
+        oldest = datetime.now(UTC) - timedelta(hours=keep_hours)
+        lately = {version - 1 for version, time, _ in self.history() if version > 0 and time > oldest}
+        kept = sorted(({last} | lately | set(cited)) - self.dropped())
+        write_json(self._kept_path, {"through": last, "versions": kept})
+        with _explained("compacting", self.folder):
+            removed = table.vacuum(
                 retention_hours=keep_hours,
                 dry_run=False,
                 enforce_retention_duration=False,
                 full=True,
-                keep_versions=sorted({*keep, int(table.version())}),
+                keep_versions=kept,
             )
-        return len(dropped)
+        return len(removed)
+
+    @property
+    def _kept_path(self) -> Path:
+        return self.folder.parent / "kept.json"
 
 
 def in_order(frame: pl.DataFrame) -> pl.DataFrame:
