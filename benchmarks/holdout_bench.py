@@ -26,8 +26,9 @@ from barcast.models.registry import model_entry
 from barcast.pipeline.dataset import build_dataset, resolve_features
 from barcast.pipeline.market import held_out, load_market
 from barcast.pipeline.settings import resolve
-from barcast.training.loop import TrainingData, fit_network, predict_windows
-from barcast.training.networks import build_network, make_resident
+from barcast.training.loop import fit_network
+from barcast.training.networks import TrainingData, build_network, make_resident
+from barcast.training.predict import predict_windows
 from common import SEGMENTS, log_trial, machine, workspace_for, write_result
 
 

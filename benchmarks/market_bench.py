@@ -49,7 +49,7 @@ def main() -> None:
             log_trial(
                 benchmark="market", data=arguments.data, segment=comparison.segment, model=row.model,
                 metric=comparison.primary, value=round(score.value, 6), low=round(score.low, 6),
-                high=round(score.high, 6), openings=compared.openings,
+                high=round(score.high, 6), openings=compared.openings.total,
             )  # fmt: skip
     suffix = "test" if arguments.open_test else "route"
     write_result(f"market_{arguments.data}_{suffix}", "\n".join(lines))

@@ -22,8 +22,8 @@ import polars as pl
 
 from barcast.core.bars import STORE_COLUMNS
 from barcast.core.calendar import Calendar, build_calendar
+from barcast.core.texts import Language
 from barcast.quality import KINDS, QualityReport, check_bars
-from barcast.quality.kinds import Language
 
 DOCS = Path(__file__).parents[1] / "docs"
 Keys = set[tuple[object, ...]]

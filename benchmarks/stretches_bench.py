@@ -61,7 +61,8 @@ def ours(goal: float) -> dict:
     from barcast.core.progress import Progress
     from barcast.core.runs import RunFolder
     from barcast.models.network import masked_mse
-    from barcast.training.loop import TrainingData, fit_network
+    from barcast.training.loop import fit_network
+    from barcast.training.networks import TrainingData
 
     config, dataset, teach, stop, resident, network = prepared()
     judge, started, reached = dataset.stop_score(), time.perf_counter(), []
@@ -86,7 +87,8 @@ def loader(goal: float, seconds: float, workers: int) -> dict:
     from torch.utils.data import DataLoader, Dataset
 
     from barcast.models.network import masked_mse
-    from barcast.training.loop import _autocast, predict_windows
+    from barcast.training.precision import autocast
+    from barcast.training.predict import predict_windows
     from barcast.training.threads import choose_threads
 
     config, dataset, teach, stop, resident, network = prepared()
@@ -117,7 +119,7 @@ def loader(goal: float, seconds: float, workers: int) -> dict:
     window, own, wanted = next(iter(batches))
 
     def trial() -> None:
-        with _autocast(config.train):
+        with autocast(config.train):
             prediction = network(window, own, 1)
         masked_mse(prediction, wanted[:, None], len(wanted)).backward()
         optimizer.zero_grad()
@@ -133,7 +135,7 @@ def loader(goal: float, seconds: float, workers: int) -> dict:
             share = min((labels / 200_000), 1.0)  # a short warm-up, as ours has
             for group in optimizer.param_groups:
                 group["lr"] = config.train.lr * max(share, 1e-3)
-            with _autocast(config.train):
+            with autocast(config.train):
                 prediction = network(window, own, 1)
             loss = masked_mse(prediction, wanted[:, None], len(wanted))
             optimizer.zero_grad()
