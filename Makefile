@@ -27,6 +27,7 @@ $(STAMPS)/dev: $(STAMPS)/run
 
 quickstart: $(STAMPS)/run
 	$(BIN)/barcast quickstart --workspace $(WORKSPACE)
+	@echo "more commands: source $(BIN)/activate, then barcast --help; or $(BIN)/barcast --help"
 
 lint: $(STAMPS)/dev
 	$(BIN)/ruff check .

@@ -16,7 +16,7 @@ from barcast.models.registry import model_entry
 from barcast.pipeline.market import quality_policy
 from barcast.pipeline.settings import DataConfig, resolve
 from barcast.sources.headers import ROLES, read_header
-from barcast.training.loop import TrainConfig
+from barcast.training.config import TrainConfig
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

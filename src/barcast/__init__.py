@@ -12,20 +12,52 @@ The verbs of the command line, typed::
 Heavy libraries are imported by the verb that needs them, so importing barcast is instant.
 """
 
-from barcast.api import audit, check_data, compare, import_data, predict, quickstart, report, runs, train
+from barcast.api import (
+    add_status,
+    check_data,
+    check_features,
+    compact,
+    compare,
+    conflicts,
+    doctor,
+    export_data,
+    failures,
+    feature_sets,
+    import_data,
+    info,
+    predict,
+    quickstart,
+    report,
+    run_audit,
+    runs,
+    status,
+    train,
+    update_data,
+)
 from barcast.core.errors import BarcastError
 from barcast.core.workspace import Workspace
 
 __all__ = [
     "BarcastError",
     "Workspace",
-    "audit",
+    "add_status",
     "check_data",
+    "check_features",
+    "compact",
     "compare",
+    "conflicts",
+    "doctor",
+    "export_data",
+    "failures",
+    "feature_sets",
     "import_data",
+    "info",
     "predict",
     "quickstart",
     "report",
+    "run_audit",
     "runs",
+    "status",
     "train",
+    "update_data",
 ]

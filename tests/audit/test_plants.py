@@ -291,6 +291,19 @@ def test_limit_flag_of_the_entry_used_as_an_input(cn_world):
     assert (first.check, first.stage, first.column) == (CUT, "features", "tradable")
 
 
+def test_special_treatment_used_before_it_was_known(cn_world):
+    """Five percent limits from the first day of a spell on, whenever it was announced."""
+    workings = make_workings(cn_world)
+
+    def from_the_start(world):
+        known = None if world.status is None else world.status.with_columns(known_at="start")
+        return workings.adjust(replace(world, status=known))
+
+    assert not findings_of(workings, cn_world)
+    found = by_check(planted(workings, cn_world, adjust=from_the_start))
+    assert found[ALTERED].stage == "tradable"
+
+
 def test_flag_of_the_wrong_session(cn_world):
     workings = make_workings(cn_world)
 

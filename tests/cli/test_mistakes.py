@@ -49,6 +49,27 @@ def test_a_folder_where_a_file_is_to_be_written(place, capsys):
     assert capsys.readouterr().err.count("is a folder") == 3
 
 
+def test_a_workspace_that_is_a_file(place, capsys):
+    (place / "note.txt").write_text("x")
+    for below in (place / "note.txt", place / "note.txt" / "w"):
+        assert run("data", "info", "-w", below) == 2
+    assert capsys.readouterr().err.count(f"{place / 'note.txt'} is a file") == 2
+
+
+def test_an_update_of_nothing_and_status_tables_that_are_none(place, capsys):
+    bars = place / "bars.csv"
+    bars.write_text("date,open,high,low,close,volume\n2024-01-02,1,1,1,1,1\n")
+    assert run("data", "update", bars, "-w", place / "new") == 4
+    assert f"barcast data import {bars} -w {place / 'new'} --market cn|us|" in capsys.readouterr().err
+    (place / "s.csv").write_text("symbol,kind,start\nA,halted,2024-01-02\n")
+    for table in (place / "no.csv", place / "s.csv"):
+        assert run("data", "update", bars, "--basis", "raw", "--status", table, "-w", place) == 3
+        assert run("data", "status", table, "-w", place) == 3
+        assert run("data", "import", bars, "--market", "us", "--status", table, "-w", place / "n") == 3
+    assert capsys.readouterr().err.count("row 1: A has the kind `halted`") == 3
+    assert not (place / "new").exists()
+
+
 def test_a_torn_run_is_named_by_doctor_and_stops_nothing(place, capsys):
     (place / "runs" / "lstm-torn").mkdir(parents=True)
     (place / "runs" / "lstm-torn" / "run.json").write_text('{"name": "ls')

@@ -1,11 +1,13 @@
 """The words everyone shares."""
 
 import errno
+import io
 import json
 import os
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Literal
 
 import numpy as np
@@ -29,7 +31,7 @@ from barcast.core.config import digest, from_plain, load_toml, to_plain
 from barcast.core.errors import DataError, ResourceError, RunError, UsageError, explained
 from barcast.core.memory import pss_bytes, tree_pss_bytes
 from barcast.core.predictions import SCHEMA, conform, read_predictions, write_predictions
-from barcast.core.progress import clock, count
+from barcast.core.progress import Progress, clock, count
 from barcast.core.runs import RunFolder, broken_runs, list_runs, open_run, run_identity, start_run
 from barcast.core.workspace import Workspace
 from tests.conftest import make_bars
@@ -328,6 +330,21 @@ class TestRuns:
 def test_memory_is_measured():
     assert pss_bytes() > 1e6
     assert tree_pss_bytes() > 0.9 * pss_bytes()
+
+
+def test_off_a_terminal_a_line_comes_every_ten_seconds(monkeypatch):
+    """Neither nothing nor thousands: in a log file each line stays."""
+    stream, now = io.StringIO(), [100.0]
+    monkeypatch.setattr("barcast.core.progress.time", SimpleNamespace(monotonic=lambda: now[0]))
+    progress = Progress(stream=stream)
+    for step in range(6000):  # one minute
+        progress.step(f"step {step}")
+        now[0] += 0.01
+    assert len(stream.getvalue().splitlines()) in (6, 7)
+    assert "\r" not in stream.getvalue()
+    silent = Progress(enabled=False, stream=stream)
+    silent.note("nothing")
+    assert not silent.due() and "nothing" not in stream.getvalue()
 
 
 def test_words_for_people():

@@ -4,6 +4,15 @@ import numpy as np
 import polars as pl
 
 from barcast.core.predictions import conform
+from barcast.evaluation.align import align
+from barcast.evaluation.compare import compare_rows
+from barcast.evaluation.settings import Settings
+
+
+def compare(predictions, *, segment, horizon=None, delay=None, **settings):
+    """Align and compare in one step."""
+    rows = align(predictions, segment=segment, horizon=horizon, delay=delay)
+    return compare_rows(rows, Settings(**settings))
 
 
 def table(

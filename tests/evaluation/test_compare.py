@@ -9,7 +9,6 @@ import scipy.stats
 
 from barcast.evaluation import metrics
 from barcast.evaluation.align import align
-from barcast.evaluation.compare import compare
 from barcast.evaluation.intervals import Bootstrap
 from barcast.evaluation.results import (
     ABSENT,
@@ -22,7 +21,8 @@ from barcast.evaluation.results import (
     WORSE,
     Cost,
 )
-from tests.evaluation.panels import market, table, usual
+from barcast.evaluation.sealed import Openings
+from tests.evaluation.panels import compare, market, table, usual
 
 QUICK = Bootstrap(num_draws=400)
 
@@ -309,15 +309,28 @@ def test_probabilities_and_quantiles_are_scored_where_they_exist():
     assert "pinball" not in row_of(compared(pl.concat(parts)), "sure").scores
 
 
+def test_one_run_of_ridge_is_the_reference_and_another_is_a_row_like_any():
+    """A ridge that was kept from some symbols must not be the row to beat, however well it does."""
+    signal, y = market()
+    parts = [table("ridge", signal, y, run="kept-from-some"), table("ridge", -signal, y, run="full")]
+    comparison = compared(pl.concat([*parts, table("lstm", signal, y, run="l")]), reference="full")
+    assert {row.model: row.kind for row in comparison.all_rows.rows} == {
+        "ridge [full]": "reference", "ridge [kept-from-some]": "model", "lstm": "model",
+    }  # fmt: skip
+    assert comparison.all_rows.reference == "ridge [full]"
+
+
 def test_costs_openings_and_stamps_are_carried():
     cost = Cost(train_seconds=12.0, size_bytes=3_000, predict_seconds=0.5)
-    comparison = compared(usual(), costs={"lstm": cost}, openings=3, survivors_only=True)
+    comparison = compared(usual(), costs={"lstm": cost}, openings=Openings(3, 2), survivors_only=True)
     assert row_of(comparison, "lstm").cost == cost
     assert row_of(comparison, "ridge").cost == Cost()
-    assert comparison.openings == 3
+    assert (comparison.openings, comparison.openings_elsewhere) == (3, 2)
     texts = {note.kind: note.text for note in comparison.notes}
-    assert "opened 3 times" in texts["sealed"].en
-    assert "已开启 3 次" in texts["sealed"].zh
+    assert "opened 3 times (2 of them on other versions" in texts["sealed"].en
+    assert "已开启 3 次，其中 2 次" in texts["sealed"].zh
+    once = {note.kind: note.text for note in compared(usual(), openings=Openings(1, 0)).notes}["sealed"]
+    assert "was opened once; each look" in once.en and "其中" not in once.zh
     assert "survivors_only" in texts
     frame = usual().with_columns(segment=pl.lit("route"))
     assert "sealed" not in {note.kind for note in compared(frame, segment="route").notes}

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from barcast.core.predictions import conform
-from barcast.evaluation.compare import compare
+from tests.evaluation.panels import compare
 
 SETS = {
     "acl18": (date(2015, 10, 1), date(2015, 12, 31), 3720, 0.5129, 0.047, 28),

@@ -3,12 +3,12 @@ import re
 import polars as pl
 import pytest
 
-from barcast.evaluation.compare import compare
 from barcast.evaluation.intervals import Bootstrap
 from barcast.evaluation.render import grids, to_markdown, to_text
 from barcast.evaluation.results import Cost, Score
+from barcast.evaluation.sealed import Openings
 from barcast.evaluation.words import METRIC_NAMES, cell, number, seconds, size, with_range
-from tests.evaluation.panels import market, table, usual
+from tests.evaluation.panels import compare, market, table, usual
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def comparison():
         segment="test",
         cross_sectional=True,
         costs={"lstm": Cost(65.4, 2_500_000, 0.25)},
-        openings=1,
+        openings=Openings(1),
         bootstrap=Bootstrap(num_draws=200),
     )
 

@@ -1,4 +1,3 @@
-import json
 import math
 
 import numpy as np
@@ -15,7 +14,6 @@ from barcast.evaluation.series import (
     calibration_curve,
     deciles,
     model_series,
-    running_rank_ic,
 )
 from tests.evaluation.panels import market, table, usual
 
@@ -64,17 +62,6 @@ def test_intervals_of_months_cover_the_truth():
             hits += month.scores["rank_ic"].low <= 0 <= month.scores["rank_ic"].high
             num_months += 1
     assert 0.9 <= hits / num_months <= 0.99
-
-
-def test_running_rank_ic_adds_up_and_skips_undefined_sessions():
-    signal, y = market(30, 8)
-    signal[4] = 1.0
-    rows, _ = aligned(table("m", signal, y))
-    running = running_rank_ic(rows, "m")
-    assert math.isnan(running.rank_ic[4])
-    assert running.total[4] == running.total[3]
-    assert running.total[-1] == pytest.approx(np.nansum(running.rank_ic))
-    assert running.times[0].startswith("2024-01-01")
 
 
 def test_deciles_climb_and_the_spread_is_top_minus_bottom(lstm):
@@ -136,22 +123,16 @@ def test_seeds_are_averaged():
     other = np.random.default_rng(9).normal(size=y.shape)
     rows, blocks = aligned(table("m", signal, y), table("m", other, y, seed=1))
     singles = [aligned(table("m", score, y))[0] for score in (signal, other)]
-    mean = np.mean([running_rank_ic(single, "m").rank_ic for single in singles], axis=0)
-    np.testing.assert_allclose(running_rank_ic(rows, "m").rank_ic, mean)
     one, two = (by_symbol(single, "m")["mae"] for single in singles)
     np.testing.assert_allclose(by_symbol(rows, "m")["mae"], (one + two) / 2)
     assert sum(calibration_curve(rows, "m", blocks).count) == 2 * y.size
 
 
-def test_everything_a_report_draws_is_plain_data():
+def test_a_small_universe_has_no_deciles_and_undefined_months_are_nan():
     rows = align(usual(60, 12), segment="test")
-    large = model_series(rows, "lstm", cross_sectional=True)
-    plain = json.loads(json.dumps(large.to_plain(), allow_nan=False))
-    assert set(plain) == {"model", "months", "running", "deciles", "calibration", "symbols"}
-    assert len(plain["symbols"]) == 12
-    assert len(plain["running"]["total"]) == 60
-    small = model_series(rows, "lstm", cross_sectional=False).to_plain()
-    assert small["running"] is small["deciles"] is None
-    assert set(small["months"][0]["scores"]) == {"r2", "auc", "direction"}
-    zero = model_series(rows, "zero", cross_sectional=True).to_plain()
-    assert zero["months"][0]["scores"]["rank_ic"]["value"] is None
+    assert len(model_series(rows, "lstm", cross_sectional=True).symbols) == 12
+    small = model_series(rows, "lstm", cross_sectional=False)
+    assert small.deciles is None
+    assert set(small.months[0].scores) == {"r2", "auc", "direction"}
+    zero = model_series(rows, "zero", cross_sectional=True)
+    assert math.isnan(zero.months[0].scores["rank_ic"].value)

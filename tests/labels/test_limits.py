@@ -100,8 +100,25 @@ def test_special_treatment_halves_the_main_boards_limit_where_it_is_known():
     bars = chinese_bars("600001.SH", after_quiet_days(10.50, 11.55))
     special = np.ones(len(bars), bool)
     special[-1] = False
-    assert limit_closes(bars, special).tolist()[-2:] == [1, 1]
+    assert limit_closes(replace(bars, special=special)).tolist()[-2:] == [1, 1]
     assert limit_closes(bars).tolist()[-2:] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("skip", "listed", "free"),
+    [
+        (0, "2020-03-02", True),  # on record: a listing on the calendar's first day
+        (3, "2019-08-01", False),  # on record: listed long ago, the data begins later
+        (3, "2021-01-01", True),  # no listing before its first bar: the calendar is asked
+        (0, "NaT", False),
+        (3, "NaT", True),
+    ],
+)
+def test_a_listing_on_record_is_believed_rather_than_guessed(skip, listed, free):
+    closes = np.round(10 * 1.2 ** np.arange(8), 6)
+    bars = chinese_bars("688001.SH", closes, start="2020-03-02", traded=False, skip=skip)
+    bars = replace(bars, listed=np.array([listed], "datetime64[D]"))
+    assert limit_closes(bars).tolist() == [0, *[0 if free else 1] * 4, 1, 1, 1]
 
 
 def test_on_an_ex_date_the_reference_is_yesterdays_close_in_todays_terms():

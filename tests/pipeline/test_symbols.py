@@ -7,7 +7,7 @@ import pytest
 from barcast.core.errors import SymbolError
 from barcast.core.workspace import Workspace
 from barcast.pipeline.check import check_store
-from barcast.pipeline.market import chosen_symbols, load_bars, load_market, resolve_symbols
+from barcast.pipeline.market import chosen_symbols, load_bars, load_market
 from barcast.pipeline.predict import predict
 from barcast.pipeline.settings import DataConfig, resolve
 from barcast.pipeline.train import train
@@ -24,23 +24,23 @@ from tests.store.builders import DAYS, make_store, publish, rows
 )
 def test_any_spelling_is_read_once(tmp_path, market, stored, spelled):
     store = make_store(tmp_path / "market", rows(symbols=stored, count=30), market=market)
-    found = resolve_symbols(store, spelled)
+    found = store.resolve(spelled)
     assert sorted(found) == list(stored)
     assert found[0] == store.symbols()[-1]  # in the order given
-    assert resolve_symbols(store, ()) == ()
+    assert store.resolve(()) == ()
     report, _ = check_store(Workspace(tmp_path), spelled[:1])
     assert report.num_symbols == 1
 
 
 def test_a_stored_name_is_taken_as_it_is(tmp_path):
     store = make_store(tmp_path / "market", rows(symbols=("brk.b", "BRK-B"), count=30))
-    assert resolve_symbols(store, ["brk.b", "Brk.B"]) == ("brk.b", "BRK-B")
+    assert store.resolve(["brk.b", "Brk.B"]) == ("brk.b", "BRK-B")
 
 
 def test_those_not_in_the_store_are_named_with_the_nearest(tmp_path):
     store = make_store(tmp_path / "market", rows(symbols=("600519.SH", "000001.SH"), count=30), market="cn")
     with pytest.raises(SymbolError) as caught:
-        resolve_symbols(store, ["600519", "600518", "000001", "AAPL"])
+        store.resolve(["600519", "600518", "000001", "AAPL"])
     text = str(caught.value)
     assert "600518 (read as 600518.SH), did you mean 600519.SH" in text
     assert "000001 (read as 000001.SZ), did you mean 000001.SH" in text
@@ -56,7 +56,7 @@ def test_one_version_throughout(tmp_path):
     assert chosen_symbols(store, DataConfig(limit=1, symbols=("C", "B")), 1) == ("C",)
     assert chosen_symbols(store, DataConfig(), 1) is None
     with pytest.raises(SymbolError, match="not in the store: A"):
-        resolve_symbols(store, ["A"], 0)
+        store.resolve(["A"], 0)
     assert load_bars(Workspace(tmp_path), DataConfig(limit=1), 0).bars.symbols == ("B",)
 
 

@@ -122,5 +122,10 @@ def test_kinds_marked_as_hindsight_do_need_later_bars():
     frame = scale(base, slice(150, 152), 0.1)
     calendar = calendar_of(base)
     part, days = until(frame, calendar, base["time"][150])
+    own = base.filter(pl.col("symbol") == "S000")
+    twins = pl.concat([base, own.with_columns(symbol=pl.lit("TWIN"))])
+    early, known = until(twins, calendar, base["time"][18])
+    assert "identical_symbols" in check_bars(twins, calendar, "us").counts
+    assert "identical_symbols" not in check_bars(early, known, "us").counts
     assert "spike" in check_bars(frame, calendar, "us").counts
     assert "spike" not in check_bars(part, days, "us").counts

@@ -226,6 +226,34 @@ def test_spike_and_two_securities():
     assert "spike" not in report.counts
 
 
+def copied(frame, source, target, first, last):
+    """Give sessions first .. last of one symbol the bars of another's."""
+    own = [name for name in frame.columns if name != "symbol"]
+    days = frame["time"].unique().sort()[first : last + 1].implode()
+    here = frame.filter((pl.col("symbol") == source) & pl.col("time").is_in(days)).select(own)
+    rest = frame.filter((pl.col("symbol") != target) | ~pl.col("time").is_in(days))
+    twin = here.with_columns(symbol=pl.lit(target)).select(frame.columns)
+    return pl.concat([rest, twin]).sort("symbol", "time")
+
+
+def test_the_same_bars_under_several_symbols():
+    base = clean_frame()
+    days = base["time"].unique().sort()
+    twins = copied(copied(base, "S001", "S002", 30, 79), "S001", "S003", 40, 59)
+    found = check(twins).of("identical_symbols").select("symbol", "time", "until", "value", "detail").rows()
+    assert found == [
+        ("S002", days[30], days[79], 50, "the same bars as S001 on 50 sessions"),
+        ("S003", days[40], days[59], 20, "the same bars as S001 on 20 sessions"),
+    ]
+    assert "identical_symbols" not in check(copied(base, "S001", "S002", 30, 48)).counts, "19 sessions"
+    quiet = twins.with_columns(pl.col("open", "high", "low", "close").last().over("symbol") * 0 + 5)
+    assert "identical_symbols" not in check(quiet).counts, "prices that do not move are equal by themselves"
+    shifted = twins.with_columns(volume=pl.col("volume") + (pl.col("symbol") != "S001").cast(pl.Float64))
+    assert check(shifted).of("identical_symbols")["detail"].to_list() == [
+        "the same bars as S002 on 20 sessions"
+    ]
+
+
 def test_holes_are_counted_on_the_calendar():
     base = clean_frame()
     short, long = drop(base, ROW, ROW + 19), drop(base, ROW, ROW + 20)

@@ -38,13 +38,6 @@ def test_defaults_are_allowed_and_mask_only_what_is_known_at_the_row():
     }  # fmt: skip
 
 
-def test_flags_win_over_the_file():
-    policy = QualityPolicy.from_settings(
-        {"zero_volume": "mask", "spike": "refuse"}, ["zero_volume=refuse", "hole = refuse"]
-    )
-    assert [policy.choice(kind) for kind in ("zero_volume", "spike", "hole")] == ["refuse"] * 3
-
-
 @pytest.mark.parametrize("kind", [name for name, kind in KINDS.items() if not kind.causal])
 def test_masking_with_hindsight_is_refused(kind):
     with pytest.raises(UsageError, match="universe from the future") as error:
@@ -63,8 +56,6 @@ def test_typing_errors_get_the_nearest_name():
     assert "zero_volume" in error.value.todo
     with pytest.raises(UsageError, match="`ignore` is not one of"):
         QualityPolicy({"zero_volume": "ignore"})
-    with pytest.raises(UsageError, match="KIND=CHOICE"):
-        QualityPolicy.from_settings({}, ["zero_volume"])
 
 
 def test_masked_rows_are_listed_once(report):

@@ -51,13 +51,21 @@ def number_columns() -> tuple[Column, ...]:
             better="higher",
             neutral=0.0,
         ),
-        Column(key="icir", title=Text("ICIR", "ICIR"), format="number", better="higher", neutral=0.0),
+        Column(
+            key="icir",
+            title=Text("ICIR", "ICIR"),
+            format="number",
+            better="higher",
+            neutral=0.0,
+            view="order",
+        ),
         Column(
             key="r2_zero",
             title=Text("R² against zero", "相对零预测的 R²"),
             format="percent",
             better="higher",
             neutral=0.0,
+            view="errors",
         ),
         Column(
             key="direction",
@@ -65,14 +73,28 @@ def number_columns() -> tuple[Column, ...]:
             format="percent",
             better="higher",
             neutral=0.5,
+            view="direction",
         ),
-        Column(key="mcc", title=Text("MCC", "MCC"), format="score", better="higher", neutral=0.0),
-        Column(key="mae", title=Text("MAE", "平均绝对误差"), format="basis_points", better="lower"),
+        Column(
+            key="mcc",
+            title=Text("MCC", "MCC"),
+            format="score",
+            better="higher",
+            neutral=0.0,
+            view="direction",
+        ),
+        Column(
+            key="mae", title=Text("MAE", "平均绝对误差"), format="basis_points", better="lower", view="errors"
+        ),
         Column(key="coverage", title=Text("Coverage", "覆盖率"), format="percent"),
         Column(
-            key="train_seconds", title=Text("Training time", "训练时间"), format="seconds", better="lower"
+            key="train_seconds",
+            title=Text("Training time", "训练时间"),
+            format="seconds",
+            better="lower",
+            view="cost",
         ),
-        Column(key="size", title=Text("Size", "大小"), format="bytes", better="lower"),
+        Column(key="size", title=Text("Size", "大小"), format="bytes", better="lower", view="cost"),
     )
 
 

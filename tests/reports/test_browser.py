@@ -43,6 +43,12 @@ VISIBLE_TEXT = """() => {
 }"""
 
 
+VIEWS = {
+    "skill": "Skill", "errors": "Errors", "direction": "Direction", "order": "Order within sessions",
+    "cost": "Time and size",
+}  # fmt: skip
+
+
 def rgb(page, token):
     value = page.evaluate(f"getComputedStyle(document.documentElement).getPropertyValue('{token}').trim()")
     return ",".join(str(int(value[i : i + 2], 16)) for i in (1, 3, 5))
@@ -217,18 +223,23 @@ def test_comparison_marks_the_best_explains_dashes_and_saves_intervals(open_repo
     page = open_report("market")
     table = page.locator("#comparison-table > div:visible")
     comparison = market_report(40).comparisons[0]
+    shown = dict.fromkeys(VIEWS, 0)
     for position, column in enumerate(comparison.columns):
-        marked = table.locator(f"tbody tr > :nth-child({position + 2}) .best")
+        table.locator(".views").get_by_role("button", name=VIEWS[column.view], exact=True).click()
+        shown[column.view] += 1
+        marked = table.locator(f"tbody tr > :nth-child({shown[column.view] + 1}) .best")
         values = [
             row.cells[position].value for row in comparison.rows if row.cells[position].value is not None
         ]
         best = {"higher": max, "lower": min}.get(column.better)
         assert marked.count() == (sum(value == best(values) for value in values) if best else 0), column.key
+    table.locator(".views").get_by_role("button", name="Skill", exact=True).click()
     assert table.locator("abbr").first.get_attribute("title") == "a constant forecast has no rank"
     assert re.fullmatch(
         r"\[−?0\.\d{4}, −?0\.\d{4}\]", table.locator("td:nth-child(2) .range").first.inner_text()
     )
     assert table.locator("tbody tr").last.locator("td").first.inner_text().endswith("± 0.0021 over seeds")
+    table.locator(".views").get_by_role("button", name="Direction", exact=True).click()
     assert (
         table.locator("tbody tr").first.locator(".star").get_attribute("title") == "the forecast never varies"
     )
@@ -242,6 +253,32 @@ def test_comparison_marks_the_best_explains_dashes_and_saves_intervals(open_repo
     assert "tradable" in page.locator("#comparison-table > div:visible h3").inner_text()
     page.locator("#chart-comparison select").select_option(label="MAE")
     assert "MAE (bp)" in page.evaluate(CHART_TEXT, "comparison")
+
+
+@pytest.mark.parametrize("locale", ["en-US", "zh-CN"])
+def test_the_comparison_fits_the_page_in_every_view(open_report, locale):
+    for width in (1280, 1440):
+        page = open_report("market", width=width, locale=locale)
+        scroller = page.locator("#comparison-table > div:visible .scroller")
+        for button in page.locator("#comparison-table > div:visible .views button").all():
+            button.click()
+            wanted, room = scroller.evaluate("(it) => [it.scrollWidth, it.clientWidth]")
+            assert wanted <= room, (width, button.inner_text())
+        assert page.locator("#comparison-table > div:visible .views button").count() == len(VIEWS)
+        wide = page.locator(".scroller:visible").evaluate_all(
+            "(all) => all.filter((it) => it.scrollWidth > it.clientWidth).map((it) => it.ariaLabel)"
+        )
+        assert wide == [], width
+
+
+def test_what_looks_equal_is_marked_together_and_nothing_where_all_are_equal(open_report):
+    page = open_report("ties")
+    marked = page.locator("#comparison-table > div:visible tbody tr .best").all_inner_texts()
+    assert marked == ["0.0512", "0.0512"]
+    name = page.locator("#comparison-table > div:visible tbody tr th").first
+    assert name.inner_text().split() == ["a"]
+    page.get_by_role("button", name="中文").click()
+    assert name.inner_text().split() == ["模型a", "a"]  # the name that a user types stays in sight
 
 
 def test_csv_holds_every_row_and_starts_no_formula(open_report):

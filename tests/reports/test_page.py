@@ -21,6 +21,7 @@ FAMILIES = (
     "section",
     "verdict",
     "segment",
+    "view",
     "use",
     "policy",
     "market",

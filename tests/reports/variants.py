@@ -203,12 +203,29 @@ def thin_report() -> ReportData:
     return ReportData(**{**base, **changed})
 
 
+def ties_report() -> ReportData:
+    """Scores that look equal as printed, and a column in which all of them do."""
+    columns = (
+        Column(key="rank_ic", title=Text.same("RankIC"), format="score", better="higher"),
+        Column(key="mae", title=Text.same("MAE"), format="basis_points", better="lower"),
+    )
+    rows = tuple(
+        ComparisonRow(
+            name=Text(name, f"模型{name}"), typed=name, cells=(Cell(value=value), Cell(value=error))
+        )
+        for name, value, error in (("a", 0.05121, 0.031), ("b", 0.05119, 0.0310001), ("c", -0.01, 0.031))
+    )
+    one = Comparison(title=Text("route", "路由段"), columns=columns, rows=rows, chart_key="rank_ic")
+    return ReportData(**{**vars(small_report()), "comparisons": (one,)})
+
+
 REPORTS = {
     "market": market_report,
     "small": small_report,
     "empty": empty_report,
     "hostile": hostile_report,
     "thin": thin_report,
+    "ties": ties_report,
 }
 
 if __name__ == "__main__":

@@ -182,6 +182,40 @@ def test_a_stock_and_an_index_under_one_code_are_refused(tmp_path):
         read(tmp_path, CN)
 
 
+@pytest.mark.parametrize(
+    ("options", "asked", "settled"),
+    [
+        (ImportOptions(market="cn"), ["--basis", "--volume-unit"], ["--tz", "--frequency"]),
+        (ImportOptions(market="cn", basis="raw"), ["--volume-unit"], ["--basis"]),
+        (ImportOptions(market="us"), ["--basis"], ["--volume-unit"]),
+        (ImportOptions(market="cn", frequency="5m"), ["--basis", "--volume-unit", "--tz ", "--stamp"], []),
+        (ImportOptions(market="us", frequency="5m"), ["--basis", "--tz ", "--stamp"], ["--volume-unit"]),
+    ],
+)
+def test_everything_that_is_not_known_is_asked_at_once(tmp_path, options, asked, settled):
+    (tmp_path / "600519.csv").write_text(GOOD.write_csv())
+    with pytest.raises(UsageError) as caught:
+        read(tmp_path, options)
+    assert "600519.csv" in caught.value.found
+    assert all(flag in caught.value.todo for flag in asked)
+    assert not any(flag in caught.value.todo for flag in settled)
+    assert caught.value.todo.count("add ") == 1
+
+
+@pytest.mark.parametrize(("step", "name"), [(60, "1m"), (300, "5m"), (3600, "1h"), (14400, "4h")])
+@pytest.mark.parametrize("unit", [1, 1000])
+def test_intraday_bars_without_a_frequency_are_told_the_flag(step, name, unit):
+    first = int(datetime(2024, 1, 2, tzinfo=UTC).timestamp())
+    stamps = [(first + step * n) * unit for n in range(60) if n != 7]  # with a hole
+    frame = bars(59).drop("date").with_columns(timestamp=pl.Series(stamps))
+    with pytest.raises(UsageError) as caught:
+        read(FrameSource.of({"BTCUSDT": frame}), ImportOptions(market="crypto"))
+    assert f"--frequency {name} --tz UTC --stamp start|end" in caught.value.todo
+    local = frame.with_columns(pl.from_epoch("timestamp", "s" if unit == 1 else "ms").dt.to_string())
+    with pytest.raises(UsageError, match=f"--basis .*, --frequency {name} --tz ZONE"):
+        read(FrameSource.of({"AAPL": local}), ImportOptions(market="us"))
+
+
 def test_one_symbol_for_several_files_is_refused(tmp_path):
     for name in "AB":
         (tmp_path / f"{name}.csv").write_text(GOOD.write_csv())

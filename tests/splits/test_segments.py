@@ -1,5 +1,6 @@
 """Segments: borders, purging, and the promise that no label serves two of them."""
 
+import re
 from dataclasses import replace
 
 import hypothesis.strategies as st
@@ -113,11 +114,25 @@ def test_shares_cover_every_session_or_say_how_many_would_do(num_sessions, label
         enough = int(error.todo.split("at least ")[1].split(" days")[0])
         assert enough > num_sessions
         SegmentPlan.by_share(enough, label_sessions=label_sessions)
+        if shorter := re.search(r"shorter by (\d+) sessions", error.todo):
+            SegmentPlan.by_share(num_sessions, label_sessions=label_sessions - int(shorter[1]))
+        if shares := re.search(r"shares = \[(.+?)\]", error.todo):
+            given = tuple(map(float, shares[1].split(", ")))
+            SegmentPlan.by_share(num_sessions, given, label_sessions=label_sessions)
         return
     assert sum(plan.num_sessions.values()) == num_sessions
     session = np.arange(num_sessions, dtype=np.int32)
     used = plan.assign(session, np.minimum(session + label_sessions, 2**30))
     assert set(range(5)) <= set(used.tolist())
+
+
+def test_short_history_is_told_what_would_do():
+    with pytest.raises(UsageError) as caught:
+        SegmentPlan.by_share(80, label_sessions=6)
+    assert caught.value.todo == (
+        "give at least 100 days of history, or a horizon shorter by 2 sessions, or "
+        "shares = [0.53, 0.10, 0.10, 0.10, 0.17] under [data]"
+    )
 
 
 @pytest.mark.parametrize("num_sessions", [0, 1, 4, 12, 60])

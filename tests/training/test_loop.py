@@ -7,18 +7,22 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from barcast.core.errors import DataError, RunError, UsageError
+from barcast.core.errors import DataError, ResourceError, RunError, UsageError
 from barcast.core.progress import Progress
 from barcast.core.runs import RunFolder
 from barcast.models.lstm import LSTMConfig, UniversalLSTM
 from barcast.models.network import Sizes, masked_mse
 from barcast.training.checkpoint import load_tensors, save_tensors
-from barcast.training.loop import TrainConfig, TrainingData, fit_network, predict_stop, predict_windows
+from barcast.training.config import TrainConfig
+from barcast.training.loop import fit_network
+from barcast.training.networks import TrainingData
+from barcast.training.predict import predict_stop, predict_windows
 from barcast.windows.gather import Resident
 from tests.conftest import make_bars
 
@@ -131,6 +135,56 @@ def test_labels_are_counted_once_an_epoch(tmp_path):
     seen = result.labels_per_second * result.seconds
     assert round(seen) == int(data.fit.sum())
     assert loops == [int(data.stop.sum())]
+
+
+def test_the_rate_counts_steps_and_logging_but_no_judging(tmp_path, monkeypatch):
+    """On a clock that only these move: a score takes 1000 s, a line of metrics 10 s."""
+    data, score = planted()
+    now = [0.0]
+
+    class SlowFolder(RunFolder):
+        def append_metrics(self, values):
+            now[0] += 10
+            super().append_metrics(values)
+
+    def slow_score(rows, outputs):
+        now[0] += 1000
+        return score(rows, outputs)
+
+    clock = SimpleNamespace(perf_counter=lambda: now[0], monotonic=time.monotonic)
+    monkeypatch.setattr("barcast.training.loop.time", clock)
+    (tmp_path / "a").mkdir()
+    config = replace(CONFIG, epochs=2, evaluations_per_epoch=1)
+    result = fit_network(
+        network_for(), data, config, loss, slow_score, SlowFolder(tmp_path / "a"), Progress(False)
+    )
+    assert result.seconds == 10  # of the first epoch; what follows the last step of all is no training time
+    assert result.labels_per_second == pytest.approx(2 * data.fit.sum() / 10)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] data. DefaultCPUAllocator: can't allocate memory"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"),
+        MemoryError("Unable to allocate 9 TiB"),
+    ],
+)
+def test_too_little_memory_says_which_batch_to_try(tmp_path, monkeypatch, error):
+    data, score = planted()
+    network = network_for()
+    threads = torch.get_num_threads()
+
+    def refuse(*_):
+        raise error
+
+    monkeypatch.setattr(network, "forward", refuse)
+    with pytest.raises(ResourceError, match=r"--batch-size 50; .*--gradient-accumulation-steps 2"):
+        fit(tmp_path / "a", data, score, network=network)
+    assert torch.get_num_threads() == threads
+    monkeypatch.setattr(network, "forward", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        fit(tmp_path / "a", data, score, network=network)
 
 
 def test_the_grid_on_stop_agrees_with_windows_at_its_first_rows():

@@ -32,6 +32,8 @@ HOLE_REACH = 3
 YOUNG_SESSIONS = 12
 #: Part of the symbols that are copied to list new ones after the cut.
 NEWCOMER_SHARE = 0.1
+#: Every n-th symbol is told, after the cut, to have been under special treatment (ST) all the time.
+SPECIAL = 3
 #: Most sessions in a row that an altered symbol closes at its limit.
 LIMIT_SESSIONS = 4
 #: How the names of newcomers end.
@@ -54,7 +56,7 @@ class World:
     market : str
         ``cn``, ``us``, ``crypto`` or ``other``.
     status : pl.DataFrame or None
-        Status table; only ``delisted`` rows matter here.
+        Status table.
     conflicts : pl.DataFrame or None
         Rows that a source gave in several versions.
     changes : mapping of str to str
@@ -185,7 +187,7 @@ def alter(world: World, session: int, seed: int, *, within: bool = False) -> Wor
     return replace(
         world,
         frame=frame.sort("symbol", "time", maintain_order=True),
-        status=_with_delistings(world, ended[::2], session),
+        status=_with_later_facts(world, ended[::2], session),
     )
 
 
@@ -259,15 +261,21 @@ def _newcomers(tail: World) -> pl.DataFrame:
     return _anchored_at_first(rows.with_columns(pl.col("symbol") + NEWCOMER_MARK))
 
 
-def _with_delistings(world: World, symbols: tuple[str, ...], session: int) -> pl.DataFrame | None:
-    """Record delistings that became known after the session."""
+def _with_later_facts(world: World, ended: tuple[str, ...], session: int) -> pl.DataFrame | None:
+    """Record delistings, and special treatment since the first day, that became known after the session."""
     days = world.calendar.days
     known = days[min(session + 2, len(days) - 1)]
-    if not symbols or known <= days[session]:
+    if known <= days[session]:
         return world.status
-    told = pl.DataFrame({"symbol": symbols, "kind": ["delisted"] * len(symbols)}).with_columns(
-        pl.lit(known.item()).alias(name) for name in ("start", "known_at")
-    )
+    special = world.symbols[::SPECIAL]
+    told = pl.DataFrame(
+        {
+            "symbol": [*ended, *special],
+            "kind": ["delisted"] * len(ended) + ["st"] * len(special),
+            "start": [known.item()] * len(ended) + [days[0].item()] * len(special),
+            "end": pl.Series([None] * (len(ended) + len(special)), dtype=pl.Date),
+        }
+    ).with_columns(pl.lit(known.item()).alias("known_at"))
     if world.status is None or world.status.is_empty():
         return told
     return pl.concat([world.status, told], how="diagonal")

@@ -14,7 +14,7 @@ WorkspaceOption = Annotated[
     typer.Option("--workspace", "-w", help="Folder to work in (or BARCAST_WORKSPACE; default: here)."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, nothing else.")]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress lines.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Nothing but the result, in short.")]
 
 
 def words(text: str | None) -> tuple[str, ...] | None:

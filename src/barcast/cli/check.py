@@ -17,15 +17,19 @@ def check(
         list[str] | None,
         typer.Option("--policy", help="KIND=refuse|mask|accept; several times."),
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="Write every finding as CSV.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Write every finding, as .csv or .parquet.")] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="Show the rows of this kind, largest values first.")
+    ] = None,
     lang: Annotated[str, typer.Option(help="en or zh.")] = "en",
     json_output: JsonOption = False,
 ) -> None:
     """Name what is wrong with the stored bars, with offending rows, and what will be done about it."""
     from barcast.core.atomic import atomic_path, refuse_folder
+    from barcast.core.texts import Language
     from barcast.core.workspace import Workspace
     from barcast.pipeline.check import check_store
-    from barcast.quality import apply_policy, report_lines
+    from barcast.quality import apply_policy, finding_lines, report_lines
 
     if output:
         refuse_folder(output)
@@ -33,12 +37,16 @@ def check(
     report, chosen = check_store(Workspace.find(workspace), words(symbols) or (), choices)
     if output:
         with atomic_path(output) as temporary:
-            report.findings.write_csv(temporary)
+            if output.suffix == ".parquet":
+                report.findings.write_parquet(temporary)
+            else:
+                report.findings.write_csv(temporary)
     if json_output:
         typer.echo(report.to_json())
     else:
-        for line in report_lines(report, chosen, "zh" if lang == "zh" else "en"):
-            typer.echo(line)
+        language: Language = "zh" if lang == "zh" else "en"
+        lines = finding_lines(report, kind, language) if kind else report_lines(report, chosen, language)
+        typer.echo("\n".join(lines))
     apply_policy(report, chosen)  # a kind whose policy is `refuse` ends the command with its rows
 
 

@@ -17,7 +17,7 @@ app = typer.Typer(help="Features: what a model sees.", no_args_is_help=True)
 
 @app.callback()
 def _features() -> None:
-    """Features: what a model sees."""  # a callback keeps `list` a sub-command
+    """Features: what a model sees."""
 
 
 @app.command("list")
@@ -31,8 +31,11 @@ def list_features(
     """List the feature sets, or the features of one set with formula, warm-up and source."""
     from barcast.core.workspace import Workspace  # local: help must not wait for numpy
     from barcast.features import feature_set, feature_sets, user_feature_sets
+    from barcast.pipeline.settings import check_workspace
 
-    own = user_feature_sets(Workspace.find(workspace))
+    place = Workspace.find(workspace)
+    check_workspace(place)
+    own = user_feature_sets(place)
     chosen = (*feature_sets(), *own) if name is None else (feature_set(name, own),)
     if as_json:
         typer.echo(json.dumps([_plain(made) for made in chosen], ensure_ascii=False, indent=2))
@@ -40,6 +43,22 @@ def list_features(
         _print_sets(chosen)
     else:
         _print_features(chosen[0])
+
+
+@app.command("check")
+def check(
+    name: Annotated[str, typer.Argument(metavar="FILE|SET", help="my_features.py, or a set's name.")],
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Recompute features on cut histories, of made-up and of stored bars: none may see its future."""
+    from barcast.core.workspace import Workspace
+    from barcast.pipeline.check import check_features
+
+    made, num_symbols = check_features(Workspace.find(workspace), name)
+    where = f"{num_symbols} stored symbols" if num_symbols else "made-up bars only: no market store here"
+    typer.echo(f"{made.name}: {len(made.features)} features recomputed on cut histories, clean ({where})")
+    listed = ", once barcast.toml lists the file" if name.endswith(".py") else ""
+    typer.echo(f"with holes, listings and altered futures{listed}: barcast audit --features {made.name}")
 
 
 def _plain(made: FeatureSet) -> dict[str, Any]:

@@ -20,21 +20,22 @@ def predict(
     allow_old: Annotated[
         bool, typer.Option("--allow-old", help="Predict with a model whose training data is over a year old.")
     ] = False,
-    output: Annotated[Path | None, typer.Option(help="Write the whole table as CSV or Parquet.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Write the whole table: a .csv, .parquet or .json file.")
+    ] = None,
     show_all: Annotated[bool, typer.Option("--all", help="Print every symbol.")] = False,
     json_output: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Forecast every symbol from its newest bar."""
     from barcast.cli.show import print_forecasts, print_json
-    from barcast.core.atomic import refuse_folder
     from barcast.core.progress import Progress
     from barcast.core.workspace import Workspace
-    from barcast.pipeline.predict import newest_run, predict, write_table
+    from barcast.pipeline.predict import check_output, newest_run, predict, write_table
 
     place = Workspace.find(workspace)
     if output:
-        refuse_folder(output)
+        check_output(output)
     forecasts = predict(
         place,
         newest_run(place, name),

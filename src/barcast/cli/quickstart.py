@@ -22,7 +22,7 @@ def quickstart(
     import os
     from pathlib import Path
 
-    from barcast.cli.show import print_compared, print_forecasts, print_json
+    from barcast.cli.show import print_compared, print_forecasts, print_json, print_next
     from barcast.core.memory import keep_freed_memory
     from barcast.core.progress import Progress
     from barcast.core.workspace import ENVIRONMENT_VARIABLE, Workspace
@@ -37,7 +37,16 @@ def quickstart(
     print_compared(result.compared)
     if result.forecasts:
         print_forecasts(result.forecasts, limit=10)
-    typer.echo(f"\nreport: {result.report}")
-    typer.echo(
-        f"next: open it in a browser, or use your own bars: barcast data import --help (in {place.root})"
+    typer.echo(f"\nreport, to open in a browser: {result.report}")
+    here = ["-w", os.path.relpath(place.root) if place.root.is_relative_to(Path.cwd()) else str(place.root)]
+    print_next(
+        [
+            (
+                ["compare", result.run.name, "--open-test", *here],
+                "score the sealed test segment: honest once",
+            ),
+            (["predict", *here], "the forecasts again, or of chosen --symbols"),
+            (["audit", result.run.name, *here], "does any value see beyond its session?"),
+            (["data", "import", "--help"], "your own bars"),
+        ]
     )

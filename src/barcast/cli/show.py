@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import shlex
+import shutil
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -13,7 +17,6 @@ from barcast.core.progress import Progress
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from barcast.core.runs import RunFolder
     from barcast.pipeline.compare import Compared
     from barcast.pipeline.predict import Forecasts
 
@@ -56,14 +59,18 @@ def print_description(found: dict[str, Any]) -> None:
     )
     if found["small_universe"]:
         typer.echo("a small universe: scores through time instead of RankIC")
-    rows = [
-        (name, values["first"], values["last"], str(values["labelled_rows"]))
-        for name, values in found["segments"].items()
-    ]
-    columns = [("segment", "left"), ("first", "left"), ("last", "left"), ("labelled rows", "right")]
+    rows = [(name, *map(str, values.values())) for name, values in found["segments"].items()]
+    columns = [("segment", "left"), ("first", "left"), ("last", "left"), ("labelled rows", "right"),
+               ("of ended symbols", "right"), ("purged", "right"), ("of ended symbols", "right"),
+               ("unknown", "right")]  # fmt: skip
     table("Segments", columns, rows)
     for horizon, counts in found["labels"].items():
         typer.echo(f"labels at horizon {horizon}: " + ", ".join(f"{k} {v}" for k, v in counts.items() if v))
+    without = list(found["without_bars"].items())
+    for symbol, reason in without[:10]:
+        typer.echo(f"{symbol}: {reason}")
+    if len(without) > 10:
+        typer.echo(f"... and {len(without) - 10} more symbols without a bar")
 
 
 def print_compared(compared: Compared, lang: str = "en") -> None:
@@ -76,30 +83,34 @@ def print_compared(compared: Compared, lang: str = "en") -> None:
 
 
 def print_forecasts(forecasts: Forecasts, limit: int) -> None:
-    """Print the best and worst forecasts and why the others are missing."""
-    for horizon in forecasts.table["horizon"].unique().sort():
-        _print_horizon(forecasts, horizon, limit)
+    """Print the best and worst forecasts, who made them, and why the others are missing."""
+    for horizon, end in forecasts.for_sessions.items():
+        _print_horizon(forecasts, horizon, end, limit)
+    kind = f"the refit of {forecasts.parent} on everything known" if forecasts.parent else "not refitted"
+    typer.echo(f"served by {forecasts.run} ({kind}), taught by labels known until {forecasts.taught_until}")
     if len(forecasts.reasons):
         typer.echo(f"{len(forecasts.reasons)} symbols without a forecast:")
-        for symbol, reason in forecasts.reasons.head(limit).iter_rows():
+        for symbol, reason, _ in forecasts.reasons.head(limit).iter_rows():
             typer.echo(f"  {symbol}: {reason}")
         if len(forecasts.reasons) > limit:
             typer.echo(f"  ... and {len(forecasts.reasons) - limit} more (--json lists all)")
     for warning in forecasts.warnings:
-        typer.echo(f"warning: {warning}")
+        typer.echo(f"warning: {warning.en}")
 
 
-def _print_horizon(forecasts: Forecasts, horizon: int, limit: int) -> None:
+def _print_horizon(forecasts: Forecasts, horizon: int, end: str, limit: int) -> None:
     frame = forecasts.table.filter(horizon=horizon).sort("score", descending=True)
     columns = [
-        ("symbol", "left"), ("score", "right"), ("expected", "right"), ("sigma", "right"), ("P(up)", "right"),
+        ("symbol", "left"), ("score", "right"), ("log return", "right"), ("± sd", "right"),
+        ("P(up)", "right"),
     ]  # fmt: skip
     shown = frame if len(frame) <= 2 * limit else frame.head(limit).vstack(frame.tail(limit))
     rows = [
         (r["symbol"], f"{r['score']:.3f}", _percent(r["y_hat"]), f"{r['sigma']:.2%}", f"{r['p_up']:.1%}")
         for r in shown.iter_rows(named=True)
     ]
-    table(f"{forecasts.run}: as of {forecasts.asof}, {horizon} sessions ahead", columns, rows)
+    sessions = "1 session" if horizon == 1 else f"{horizon} sessions"
+    table(f"Forecasts as of {forecasts.asof}: {sessions} ahead, to the close of {end}", columns, rows)
     if len(frame) and (frame["y_hat"] == 0).all():
         typer.echo("no size could be calibrated on `weigh`: only the order of the scores is a forecast")
     if len(shown) < len(frame):
@@ -110,31 +121,18 @@ def _percent(value: float) -> str:
     return f"{value:+.2%}" if abs(value) >= 5e-5 else "0.00%"
 
 
-def print_runs(runs: list[RunFolder]) -> None:
-    """List runs, oldest first."""
-    rows = []
-    for run in runs:
-        info = run.info
-        score = info.get("best_score")
-        shown = "-" if score is None else f"{score:.4f}"
-        created, cutoff = info["created"][:16].replace("T", " "), str(info.get("cutoff", ""))[:10]
-        rows.append(
-            (run.name, info["status"], created, cutoff, shown, f"{info.get('total_seconds', 0):.0f} s")
-        )
-    columns = ("run", "status", "created (UTC)", "data up to", "stop score", "time")
-    table("Runs", [(c, "left" if i < 4 else "right") for i, c in enumerate(columns)], rows)
-
-
 def table(title: str, columns: list[tuple[str, str]], rows: Sequence[tuple[Any, ...]]) -> None:
     """Print a table; plain text when stdout is not a terminal."""
     from rich.table import Table
 
-    drawn = Table(title=title, title_justify="left", header_style="bold")
+    drawn = Table(header_style="bold")
     for name, justify in columns:
         drawn.add_column(name, justify=justify)  # type: ignore[arg-type]
     for row in rows:
         drawn.add_row(*map(str, row))
-    _console().print(drawn)
+    console = _console()
+    console.print(title, style="bold", markup=False, soft_wrap=True)
+    console.print(drawn)
 
 
 def _console() -> Console:
@@ -143,6 +141,26 @@ def _console() -> Console:
 
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=140)
+
+
+def program() -> str:
+    """Return what a user types to call this program again: its name, or where it was called."""
+    called = Path(sys.argv[0])
+    if called.name == "__main__.py":
+        return shlex.join([sys.executable, "-m", "barcast"])
+    found = shutil.which("barcast")
+    if called.name != "barcast" or (found and Path(found).resolve() == called.resolve()):
+        return "barcast"
+    return shlex.quote(str(called))
+
+
+def print_next(steps: Sequence[tuple[Sequence[str], str]]) -> None:
+    """Print the commands to type next, each with what it does."""
+    lines = [(f"{program()} {shlex.join(words)}", what) for words, what in steps]
+    width = max(len(command) for command, _ in lines)
+    typer.echo("next:")
+    for command, what in lines:
+        typer.echo(f"  {command:{width}}   # {what}")
 
 
 def _short(value: Any) -> str:

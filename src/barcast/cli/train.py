@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from barcast.cli.app_options import JsonOption, QuietOption, WorkspaceOption, numbers, words
+
+if TYPE_CHECKING:
+    from barcast.core.workspace import Workspace
+    from barcast.pipeline.settings import RunConfig
+    from barcast.pipeline.workflow import TrainedAndCompared
 
 
 def train(
@@ -64,19 +69,9 @@ def train(
     quiet: QuietOption = False,
 ) -> None:
     """Train a model on the whole store, compare it with naive rows and ridge, write the report."""
-    from barcast.cli.show import (
-        echo_config,
-        print_compared,
-        print_description,
-        print_forecasts,
-        print_json,
-        print_models,
-    )
-    from barcast.core.memory import keep_freed_memory
-    from barcast.core.progress import Progress
+    from barcast.cli.show import print_models
     from barcast.core.workspace import Workspace
     from barcast.pipeline.settings import resolve
-    from barcast.pipeline.workflow import describe, train_and_report
 
     if list_models:
         print_models(json_output)
@@ -92,19 +87,56 @@ def train(
     }  # fmt: skip
     place = Workspace.find(workspace)
     resolved = resolve(place, model, flags, config)
-    progress = Progress(enabled=not quiet)
-    echo_config(resolved.plain(), progress)
     if dry_run:
-        description = describe(place, resolved)
-        print_json(description) if json_output else print_description(description)
+        _describe(place, resolved, json_output, quiet)
         return
+    how = {"final": final, "fresh": fresh, "open_test": open_test, "report": report}
+    _train(place, resolved, how, json_output, quiet)
+
+
+def _describe(place: Workspace, config: RunConfig, json_output: bool, quiet: bool) -> None:
+    from barcast.cli.show import echo_config, print_description, print_json
+    from barcast.core.progress import Progress
+    from barcast.pipeline.workflow import describe
+
+    echo_config(config.plain(), Progress(enabled=not quiet))
+    description = describe(place, config)
+    print_json(description) if json_output else print_description(description)
+
+
+def _train(place: Workspace, config: RunConfig, how: dict[str, bool], json_output: bool, quiet: bool) -> None:
+    from barcast.cli.show import echo_config, print_compared, print_forecasts, print_json
+    from barcast.core.memory import keep_freed_memory
+    from barcast.core.progress import Progress
+    from barcast.pipeline.workflow import train_and_report
+
     keep_freed_memory()
-    result = train_and_report(
-        place, resolved, final=final, fresh=fresh, open_test=open_test, report=report, progress=progress
-    )
+    progress = Progress(enabled=not quiet)
+    echo_config(config.plain(), progress)
+    result = train_and_report(place, config, progress=progress, **how)
     if json_output:
         print_json(result.plain())
-        return
-    print_compared(result.compared)
-    if result.forecasts:
-        print_forecasts(result.forecasts, limit=10)
+    elif quiet:
+        _print_essentials(result)
+    else:
+        print_compared(result.compared)
+        if result.forecasts:
+            print_forecasts(result.forecasts, limit=10)
+
+
+def _print_essentials(result: TrainedAndCompared) -> None:
+    """Print the names, one line of scores a comparison, and where the page is."""
+    from barcast.evaluation.words import METRIC_NAMES, number
+
+    typer.echo(f"run: {result.run.name}")
+    if result.final:
+        typer.echo(f"refit: {result.final.name}")
+    for found in result.compared.comparisons:
+        scores = ", ".join(
+            f"{row.model} {number(found.primary, row.scores[found.primary].value)}"
+            for row in found.all_rows.rows
+        )
+        about = f"{found.segment}, {found.horizon} sessions ahead"
+        typer.echo(f"{about}: {METRIC_NAMES[found.primary].en}: {scores}")
+    if result.report:
+        typer.echo(f"report: {result.report}")

@@ -16,6 +16,8 @@ import numpy as np
 from barcast.core.arrays import F64, I32, I64, Bools, Times
 from barcast.core.calendar import Calendar
 
+#: Fewer symbols a session than this give no session statistics, ranks or IC: small-universe rules apply.
+MIN_SYMBOLS = 30
 #: A hole of more sessions than this restarts warm-ups and windows, and ends the wait for an exit price.
 LONG_HOLE_SESSIONS = 20
 
@@ -53,6 +55,11 @@ class Bars:
         ``cn``, ``us``, ``crypto`` or ``other``; price-limit rules depend on it.
     delisted : I32, shape (S,)
         Session at which a delisting became known from the status table, -1 where none is known.
+    special : Bools, shape (R,), or None
+        Rows under special treatment (ST), as known on their day; None where no status says anything.
+    listed : Times, shape (S,), or None
+        Day of the symbol's listing, ``datetime64[D]``, where that was on record by its first bar, else NaT;
+        None where no status says anything. Only price-limit rules read these two.
     """
 
     symbols: tuple[str, ...]
@@ -68,6 +75,8 @@ class Bars:
     calendar: Calendar
     market: str
     delisted: I32
+    special: Bools | None = None
+    listed: Times | None = None
 
     def __len__(self) -> int:
         return len(self.session)
@@ -118,6 +127,7 @@ class Bars:
         return replace(
             self,
             offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+            special=None if self.special is None else self.special[keep],
             **{name: getattr(self, name)[keep] for name in _COLUMNS},
         )
 
@@ -136,6 +146,7 @@ class Bars:
             self.calendar.times,
             self.delisted,
             *(getattr(self, name) for name in _COLUMNS),
+            *(array for array in (self.special, self.listed) if array is not None),
         ):
             state.update(np.ascontiguousarray(array).view(np.uint8).data)
         return state.hexdigest()

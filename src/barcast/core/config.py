@@ -9,7 +9,7 @@ import json
 import tomllib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -42,16 +42,29 @@ def from_plain(kind: type[T], values: Mapping[str, Any], where: str = "config") 
     UsageError
         On an unknown key (with the nearest known one) or a value of the wrong kind.
     """
-    fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    return kind(**read_values(kind, values, where))
+
+
+def read_values(kind: type, values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Convert plain values to what the fields of the dataclass ``kind`` hold; fields may be missing.
+
+    Raises
+    ------
+    UsageError
+        As :func:`from_plain`, naming ``where`` the values came from.
+    """
+    names = [f.name for f in dataclasses.fields(kind)]
     hints = typing.get_type_hints(kind)
-    given: dict[str, Any] = {}
-    for key, value in values.items():
-        if key not in fields:
-            near = difflib.get_close_matches(key, fields, n=1)
-            hint = f"did you mean `{near[0]}`?" if near else f"known keys: {', '.join(fields)}"
-            raise UsageError(f"{where}: unknown key `{key}`", hint)
-        given[key] = _convert(hints[key], value, f"{where}.{key}")
-    return kind(**given)
+    for key in values:
+        if key not in names:
+            raise UsageError(f"{where}: unknown key `{key}`", nearest(key, names))
+    return {key: _convert(hints[key], value, f"{where}.{key}") for key, value in values.items()}
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """Return the known name that was probably meant, as a question, or all of them."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean `{near[0]}`?" if near else f"known: {', '.join(known)}"
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:

@@ -20,6 +20,7 @@ bars make a new run, a correction inside makes a changed one.
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import platform
@@ -99,6 +100,14 @@ class RunFolder:
         found: dict[str, Any] = self.read("run.json")
         return found
 
+    @property
+    def refit_command(self) -> str:
+        """The command that refits this run on everything known."""
+        words = self.info["command"].split(" ")
+        if words[:2] != ["barcast", "train"]:  # made from Python, or beside another run
+            return f"barcast train {self.info['model']} --final   (with the options of its config.json)"
+        return " ".join([*(word for word in words if word not in ("--fresh", "--final")), "--final"])
+
     def update(self, **values: Any) -> None:
         """Change entries of run.json."""
         self.write("run.json", {**self.info, **values})
@@ -137,7 +146,7 @@ def open_run(workspace: Workspace, name: str) -> RunFolder:
     Raises
     ------
     RunError
-        With the runs there are.
+        With the nearest names.
     """
     given = Path(name)
     if (given / "run.json").is_file():
@@ -147,10 +156,14 @@ def open_run(workspace: Workspace, name: str) -> RunFolder:
     found = exact or [run for run in runs if run.name.startswith(name)]
     if len(found) == 1:
         return found[0]
-    names = ", ".join(run.name for run in (found or runs)) or "none yet"
     if found:
+        names = ", ".join(run.name for run in found)
         raise RunError(f"`{name}` begins the names of several runs: {names}", "give more of the name")
-    raise RunError(f"no run called `{name}`; runs in this workspace: {names}", "barcast train lstm")
+    if not runs:
+        raise RunError(f"no run called `{name}`: this workspace has none yet", "barcast train lstm")
+    near = difflib.get_close_matches(name, [run.name for run in runs], n=3, cutoff=0.3)
+    nearest = ", ".join(near or [run.name for run in runs[-3:]])
+    raise RunError(f"no run called `{name}`; the nearest: {nearest}", "barcast runs   (lists all of them)")
 
 
 def list_runs(workspace: Workspace) -> list[RunFolder]:

@@ -210,8 +210,7 @@ def align(
         on runs whose outcomes disagree. Each with the rows concerned.
     """
     frame = _select(predictions, segment, {"horizon": horizon, "delay": delay, "target": target})
-    symbols = frame["symbol"].unique().sort()
-    times = frame["time"].unique().sort()
+    symbols, times = frame["symbol"].unique().sort(), frame["time"].unique().sort()
     frame = frame.with_columns(_key=_keys(frame, symbols, times)).drop("symbol", "time")
     members = _tell_apart([_member(part, symbols, times) for part in _parts(frame)])
     base, y, tradable = _outcomes([member for _, member in members], symbols, times)
@@ -237,7 +236,7 @@ def align(
             for name, member in present
         ),
         coverage=coverage,
-        naive=frozenset(name for name, _ in members if all(m.is_naive for n, m in members if n == name)),
+        naive=frozenset(coverage) - {name for name, member in members if not member.is_naive},
         num_labelled=len(base),
     )
 

@@ -2,7 +2,8 @@
 
 ::
 
-    comparison = compare(predictions, segment="test", cross_sectional=True)
+    rows = align(predictions, segment="route")
+    comparison = compare_rows(rows, Settings(cross_sectional=True))
     print(comparison.verdict.en)
     comparison.to_frame()
 
@@ -12,15 +13,14 @@ Letters: R rows, T sessions, Q quantiles.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
-import polars as pl
 
 from barcast.core.arrays import F64
 from barcast.core.texts import Text
-from barcast.evaluation.align import CommonRows, align
-from barcast.evaluation.intervals import Blocks, Bootstrap, plan_blocks, wilson
+from barcast.evaluation.align import CommonRows
+from barcast.evaluation.intervals import Blocks, plan_blocks, wilson
 from barcast.evaluation.metrics import automatic_lag, newey_west_t
 from barcast.evaluation.notes import notes_on
 from barcast.evaluation.results import (
@@ -35,78 +35,21 @@ from barcast.evaluation.results import (
     Table,
 )
 from barcast.evaluation.scoring import Scored, paired_score, score_model, with_interval
-from barcast.evaluation.settings import NAIVE_MODELS, OPTIONAL, Settings
+from barcast.evaluation.settings import OPTIONAL, Settings
 from barcast.evaluation.verdict import best_of, judge
 
 
-def compare(
-    predictions: pl.DataFrame,
-    *,
-    segment: str,
-    cross_sectional: bool,
-    horizon: int | None = None,
-    delay: int | None = None,
-    reference: str = "ridge",
-    naive: Sequence[str] = NAIVE_MODELS,
-    costs: Mapping[str, Cost] | None = None,
-    quantile_levels: Sequence[float] = (),
-    openings: int | None = None,
-    daily: bool = True,
-    survivors_only: bool = False,
-    bootstrap: Bootstrap | None = None,
-) -> Comparison:
-    """Compare the models of a predictions table on one segment.
+def compare_rows(rows: CommonRows, settings: Settings) -> Comparison:
+    """Compare the models of aligned rows: scores, intervals, paired differences and a verdict.
 
     Parameters
     ----------
-    predictions : pl.DataFrame
-        The predictions table, rows in any order, of one or several runs.
-    segment : str
-        The segment to score.
-    cross_sectional : bool
-        Whether sessions hold at least 30 symbols. If not, the IC family is left out, and AUC and R squared
-        against zero are the scores.
-    horizon, delay : int, optional
-        Which label, where the table holds several.
-    reference : str
-        The trained row to beat.
-    naive : sequence of str
-        Names of naive rows; models whose every row is routed ``naive`` count as well.
-    costs : mapping of str to Cost, optional
-        Time and size, by model or by run.
-    quantile_levels : sequence of float
-        Levels of the table's quantiles.
-    openings : int, optional
-        How often the test segment was opened (see `barcast.evaluation.sealed`).
-    daily : bool
-        Whether bars are daily, for the leak warning.
-    survivors_only : bool
-        Whether the panel holds no delisted symbol.
-    bootstrap : Bootstrap, optional
-        How intervals are drawn.
-
-    Raises
-    ------
-    UsageError, DataError
-        As `barcast.evaluation.align.align`.
+    rows : CommonRows
+        From `barcast.evaluation.align.align`, one segment and one label.
+    settings : Settings
+        What a comparison needs to know besides.
     """
-    settings = Settings(
-        cross_sectional=cross_sectional,
-        reference=reference,
-        naive=tuple(naive),
-        costs=costs or {},
-        quantile_levels=tuple(quantile_levels),
-        openings=openings,
-        daily=daily,
-        survivors_only=survivors_only,
-        bootstrap=bootstrap or Bootstrap(),
-    )
-    return compare_rows(align(predictions, segment=segment, horizon=horizon, delay=delay), settings)
-
-
-def compare_rows(rows: CommonRows, settings: Settings) -> Comparison:
-    """Compare models that are aligned already; what `compare` does after aligning."""
-    all_rows = _table(rows, settings)
+    all_rows, openings = _table(rows, settings), settings.openings
     tradable = int(rows.tradable.sum())
     tradable_rows = _table(rows.take(rows.tradable), settings) if 0 < tradable < len(rows) else None
     return Comparison(
@@ -121,7 +64,8 @@ def compare_rows(rows: CommonRows, settings: Settings) -> Comparison:
         num_labelled=rows.num_labelled,
         num_common=len(rows),
         level=settings.bootstrap.level,
-        openings=settings.openings,
+        openings=openings.total if openings else None,
+        openings_elsewhere=openings.elsewhere if openings else 0,
         all_rows=all_rows,
         tradable_rows=tradable_rows,
         notes=notes_on(rows, settings, all_rows),
@@ -162,7 +106,8 @@ def _kinds(rows: CommonRows, settings: Settings) -> dict[str, str]:
         if forecast.family in settings.naive or forecast.name in rows.naive:
             kinds[forecast.name] = NAIVE
         else:
-            kinds[forecast.name] = REFERENCE if forecast.family == settings.reference else MODEL
+            is_reference = settings.reference in (forecast.family, forecast.run)
+            kinds[forecast.name] = REFERENCE if is_reference else MODEL
     return kinds
 
 

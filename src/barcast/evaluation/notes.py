@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from barcast.core.bars import MIN_SYMBOLS
 from barcast.core.texts import Text
 from barcast.evaluation.align import CommonRows
 from barcast.evaluation.results import Note, Table
-from barcast.evaluation.settings import SMALL_UNIVERSE, Settings
+from barcast.evaluation.sealed import Openings
+from barcast.evaluation.settings import Settings
 
 #: Share of variance above which a daily return forecast is more likely a leak than a discovery.
 SUSPICIOUS_R2 = 0.02
@@ -52,16 +54,16 @@ def _universe_notes(rows: CommonRows, settings: Settings) -> list[Note]:
     if not settings.cross_sectional:
         text = Text(
             f"Small universe ({typical} symbols a session): IC and RankIC are left out below "
-            f"{SMALL_UNIVERSE}; R² against zero decides, AUC beside it.",
-            f"小样本空间（每个时点 {typical} 个标的）：少于 {SMALL_UNIVERSE} 个时不计算 IC 与 RankIC；"
+            f"{MIN_SYMBOLS}; R² against zero decides, AUC beside it.",
+            f"小样本空间（每个时点 {typical} 个标的）：少于 {MIN_SYMBOLS} 个时不计算 IC 与 RankIC；"
             "以对零 R² 判定，并列出 AUC。",
         )
         notes.append(Note("small_universe", text))
-    elif typical < SMALL_UNIVERSE:
+    elif typical < MIN_SYMBOLS:
         text = Text(
-            f"Sessions hold {typical} symbols, fewer than {SMALL_UNIVERSE}: RankIC is noisy here; prefer the "
+            f"Sessions hold {typical} symbols, fewer than {MIN_SYMBOLS}: RankIC is noisy here; prefer the "
             "time-series scores.",
-            f"每个时点只有 {typical} 个标的，少于 {SMALL_UNIVERSE}：RankIC 噪声很大，宜看时间序列指标。",
+            f"每个时点只有 {typical} 个标的，少于 {MIN_SYMBOLS}：RankIC 噪声很大，宜看时间序列指标。",
         )
         notes.append(Note("thin_sessions", text))
     if settings.survivors_only:
@@ -116,9 +118,21 @@ def _sealed_notes(rows: CommonRows, settings: Settings) -> list[Note]:
             "Nobody counted how often this test segment was looked at.", "没有记录这段测试集被查看过多少次。"
         )
     else:
-        times = "once" if settings.openings == 1 else f"{settings.openings} times"
-        text = Text(
-            f"The test segment was opened {times} for this data and label; each look devalues the next.",
-            f"该数据与标签的测试集已开启 {settings.openings} 次；每多看一次，其后的结果就更不可信。",
-        )
+        text = _openings_text(settings.openings)
     return [Note("sealed", text)]
+
+
+def _openings_text(openings: Openings) -> Text:
+    total, elsewhere = openings.total, openings.elsewhere
+    english = "opened once" if total == 1 else f"opened {total} times"
+    chinese = f"已开启 {total} 次"
+    if elsewhere:
+        which = "on other versions or selections of the data over the same dates"
+        english += f" ({elsewhere} of them {which})" if elsewhere < total else f", {which}"
+        chinese += (
+            f"，其中 {elsewhere} 次" if elsewhere < total else "，都"
+        ) + "是在同一时期的其他数据版本或选取上"
+    return Text(
+        f"The test segment was {english}; each look devalues the next.",
+        f"测试集{chinese}；每多看一次，其后的结果就更不可信。",
+    )

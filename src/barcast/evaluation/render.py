@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from barcast.core.texts import Text
 from barcast.evaluation.results import NAIVE, Comparison, Cost, Row, Table
 from barcast.evaluation.sums import METRICS
-from barcast.evaluation.words import METRIC_NAMES, cell, number, seconds, size, with_range
+from barcast.evaluation.words import METRIC_NAMES, SEGMENT_NAMES, cell, number, seconds, size, with_range
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 Language = Literal["en", "zh"]
 
 _TITLES = {"all": Text("all rows", "全部样本"), "tradable": Text("tradable rows only", "仅可成交样本")}
+_ALL_SCORES = Text("{}: scores over rows", "{}：逐行指标")
+_BY_SESSION = Text("{}: scores within sessions, averaged", "{}：截面指标，对时点取平均")
+_COSTS = Text("time and size", "用时与大小")
 _MODEL, _COVERAGE = Text("model", "模型"), Text("covers", "覆盖")
 _VERSUS, _BEST_NAIVE = Text("vs {}", "对 {}"), Text("vs {} (best naive)", "对 {}（最好的朴素基准）")
 _NAIVE_MARK = Text("{} (naive)", "{}（朴素）")
@@ -36,8 +39,8 @@ _FOOTNOTE = Text(
     "– 无定义（IC 类：预测在截面内不变）或未测量",
 )
 _HEADING = Text(
-    "{segment}: {first} to {last}, {sessions} sessions, {symbols} symbols, {rows} rows ({share:.1%} of the "
-    "labelled), {horizon} sessions ahead, entry after {delay}",
+    "Segment {segment}: {first} to {last}, {sessions} sessions, {symbols} symbols, {rows} rows ({share:.1%} "
+    "of the labelled), {horizon} sessions ahead, entry after {delay}",
     "{segment}：{first} 至 {last}，{sessions} 个时点，{symbols} 个标的，{rows} 行"
     "（占有标签样本的 {share:.1%}），预测未来 {horizon} 期，延迟 {delay} 期入场",
 )
@@ -96,12 +99,13 @@ def _score_grids(table: Table, title: str, language: Language) -> Iterator[Grid]
     """Yield one grid for the scores over all rows and one for those by session: each fits a terminal."""
     shown = list(dict.fromkeys(metric for row in table.rows for metric in row.scores))
     by_session = [metric for metric in shown if METRICS[metric].cross_sectional]
-    yield _score_grid(table, [metric for metric in shown if metric not in by_session], title, language)
+    over_rows = [metric for metric in shown if metric not in by_session]
+    yield _score_grid(table, over_rows, _say(_ALL_SCORES, language).format(title), language)
     if by_session:
-        grid = _score_grid(table, by_session, title, language)
+        grid = _score_grid(table, by_session, _say(_BY_SESSION, language).format(title), language)
         tests = (number("icir", row.rank_ic_t) for row in table.rows)
         rows = tuple((*cells, test) for cells, test in zip(grid.rows, tests, strict=True))
-        yield Grid(title, (*grid.heads, _say(_T_VALUE, language)), rows)
+        yield Grid(grid.title, (*grid.heads, _say(_T_VALUE, language)), rows)
 
 
 def _score_grid(table: Table, metrics: Sequence[str], title: str, language: Language) -> Grid:
@@ -121,13 +125,13 @@ def _cost_grid(table: Table, language: Language) -> Grid:
         )
         for row in table.rows
     )
-    return Grid("", heads, tuple(rows))
+    return Grid(_say(_COSTS, language), heads, tuple(rows))
 
 
 def _heading(comparison: Comparison, language: Language) -> str:
     table = comparison.all_rows
     return _say(_HEADING, language).format(
-        segment=comparison.segment,
+        segment=_say(SEGMENT_NAMES[comparison.segment], language),
         first=comparison.first[:16].removesuffix("T00:00"),
         last=comparison.last[:16].removesuffix("T00:00"),
         sessions=table.num_sessions,
@@ -151,7 +155,7 @@ def to_markdown(comparison: Comparison, language: Language = "en") -> str:
     """Return heading, verdict, tables and notes as Markdown."""
     parts = [f"**{_heading(comparison, language)}**", _say(comparison.verdict, language)]
     for grid in grids(comparison, language):
-        parts += [f"*{grid.title}*"] * bool(grid.title) + [_markdown_table(grid)]
+        parts += [f"*{grid.title}*", _markdown_table(grid)]
     parts.append("\n".join(f"- {line}" for line in _lines(comparison, language)))
     return "\n\n".join(parts) + "\n"
 
@@ -173,7 +177,7 @@ def to_rich(comparison: Comparison, language: Language = "en") -> Group:
 
     parts: list[Text | RichTable] = [Text(_heading(comparison, language), style="bold")]
     for grid in grids(comparison, language, full=False):
-        table = RichTable(title=grid.title or None, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+        table = RichTable(title=grid.title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
         for place, head in enumerate(grid.heads):
             table.add_column(head, justify="right" if place else "left", overflow="fold")
         for cells in grid.rows:

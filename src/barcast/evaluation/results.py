@@ -216,7 +216,9 @@ class Comparison:
     level : float
         Nominal coverage of the intervals.
     openings : int or None
-        How often the test segment was opened for this data and label; None where nobody counts.
+        How often the test segment was opened; None where nobody counts.
+    openings_elsewhere : int
+        Those among them at other versions or selections of the data over the same dates.
     all_rows : Table
         On every common row.
     tradable_rows : Table or None
@@ -239,6 +241,7 @@ class Comparison:
     num_common: int
     level: float
     openings: int | None
+    openings_elsewhere: int
     all_rows: Table
     tradable_rows: Table | None
     notes: tuple[Note, ...]

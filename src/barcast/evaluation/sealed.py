@@ -1,23 +1,82 @@
 """The sealed test: each opening of a test segment is counted and shown beside every score that follows.
 
 A test segment judges honestly once. Looking again after a change fits the change to it, and no interval
-knows. So a workspace counts openings per data and label, whichever run, model or command looked.
+knows. So a workspace counts openings, whichever run, model or command looked: those of the very same rows,
+and those of other versions or selections of the data that asked the same question of the same dates. One
+appended session, or one symbol less, makes no test new.
 """
 
 from __future__ import annotations
 
-import sys
+import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from barcast.core.atomic import read_json, write_json
-from barcast.core.errors import DataError, explained
+from barcast.core.config import from_plain, to_plain
+from barcast.core.errors import DataError, UsageError, explained
 
 FILE_NAME = "seals.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SealedTest:
+    """Which test is meant.
+
+    Attributes
+    ----------
+    data_key, label_key : str
+        Digests of the rows, and of the label with its segments: the very same test.
+    market : str
+        What the rows are of, whatever their version, such as ``us 1d XNYS``.
+    horizons : tuple of int
+        Sessions from entry to exit.
+    delay : int
+        Sessions from decision to entry.
+    first, last : str
+        First and last decision time of the segment, ISO 8601.
+    """
+
+    data_key: str
+    label_key: str
+    market: str
+    horizons: tuple[int, ...]
+    delay: int
+    first: str
+    last: str
+
+    @property
+    def key(self) -> str:
+        """Names the very same test."""
+        return f"{self.data_key}/{self.label_key}"
+
+    def overlaps(self, other: SealedTest) -> bool:
+        """Whether a look at ``other`` told something about this test: one horizon and one date are enough."""
+        return (
+            (self.market, self.delay) == (other.market, other.delay)
+            and bool(set(self.horizons) & set(other.horizons))
+            and self.first <= other.last
+            and other.first <= self.last
+        )
+
+
+@dataclass(frozen=True)
+class Openings:
+    """How often a test was opened.
+
+    Attributes
+    ----------
+    total : int
+        All looks at its dates.
+    elsewhere : int
+        Those among them at other versions or selections of the data, or other borders.
+    """
+
+    total: int = 0
+    elsewhere: int = 0
 
 
 @dataclass(frozen=True)
@@ -30,13 +89,13 @@ class Opening:
         When, UTC, ISO 8601.
     run : str
         Who looked.
-    count : int
-        How many looks there had been, this one included.
+    test : SealedTest or None
+        What was looked at; None in files of versions that did not write it down.
     """
 
     time: str
     run: str
-    count: int
+    test: SealedTest | None = None
 
 
 @dataclass(frozen=True)
@@ -51,15 +110,15 @@ class TestSeal:
 
     path: Path
 
-    def open(self, data_key: str, label_key: str, run: str) -> Opening:
+    def open(self, test: SealedTest, run: str) -> Opening:
         """Count one more look and return it. Call it before the outcomes are read, not after.
 
         Safe against other processes and against a kill: a look is counted whole or not at all.
 
         Parameters
         ----------
-        data_key, label_key : str
-            Digests of the data and of the label with its segments; a look at the same pair is the same test.
+        test : SealedTest
+            What is looked at.
         run : str
             The run that looks.
 
@@ -70,40 +129,40 @@ class TestSeal:
         ResourceError
             Where the file cannot be written: then the segment must stay sealed.
         """
+        look = Opening(datetime.now(UTC).isoformat(timespec="seconds"), run, test)
         with _locked(self.path):
             seals = self._read()
-            looks = seals.setdefault(_key(data_key, label_key), [])
-            looks.append({"time": datetime.now(UTC).isoformat(timespec="seconds"), "run": run})
-            write_json(self.path, seals)
-        return Opening(**looks[-1], count=len(looks))
+            seals.setdefault(test.key, []).append(look)
+            write_json(self.path, to_plain(seals))
+        return look
 
-    def count(self, data_key: str, label_key: str) -> int:
-        """Return how often this test was opened."""
-        return len(self.history(data_key, label_key))
+    def count(self, test: SealedTest) -> Openings:
+        """Return how often this test was opened, on these very rows and on others of the same dates."""
+        here, elsewhere = 0, 0
+        for key, looks in self._read().items():
+            if key == test.key:
+                here += len(looks)
+            else:
+                elsewhere += sum(look.test is not None and test.overlaps(look.test) for look in looks)
+        return Openings(here + elsewhere, elsewhere)
 
-    def history(self, data_key: str, label_key: str) -> tuple[Opening, ...]:
-        """Return every look at this test, first to last."""
-        looks = self._read().get(_key(data_key, label_key), [])
-        return tuple(Opening(**look, count=place) for place, look in enumerate(looks, start=1))
+    def history(self, test: SealedTest) -> tuple[Opening, ...]:
+        """Return every look at these very rows and segments, first to last."""
+        return tuple(self._read().get(test.key, ()))
 
-    def _read(self) -> dict[str, list[dict[str, Any]]]:
+    def _read(self) -> dict[str, list[Opening]]:
         if not self.path.exists():
             return {}
         try:
-            seals: dict[str, list[dict[str, Any]]] = read_json(self.path)
-            for looks in seals.values():
-                for look in looks:
-                    Opening(**look, count=0)
-        except (ValueError, TypeError, AttributeError) as error:
+            return {
+                key: [from_plain(Opening, look, f"{key}[{place}]") for place, look in enumerate(looks)]
+                for key, looks in read_json(self.path).items()
+            }
+        except (ValueError, TypeError, AttributeError, UsageError) as error:
             raise DataError(
                 f"{self.path} is damaged ({error}): how often tests were opened is unknown",
                 "restore it from a backup; or remove it, knowing that earlier looks are then forgotten",
             ) from error
-        return seals
-
-
-def _key(data_key: str, label_key: str) -> str:
-    return f"{data_key}/{label_key}"
 
 
 @contextmanager
@@ -112,13 +171,5 @@ def _locked(path: Path) -> Iterator[None]:
     with explained("writing", path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.with_name(f"{path.name}.lock").open("a+b") as file:
-            if sys.platform == "win32":
-                import msvcrt
-
-                file.seek(0)
-                msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
-            else:
-                import fcntl
-
-                fcntl.flock(file, fcntl.LOCK_EX)
+            fcntl.flock(file, fcntl.LOCK_EX)
             yield

@@ -1,4 +1,4 @@
-"""What a report draws of one model: skill by month, its running sum, deciles, calibration, symbols.
+"""What a report draws of one model: skill by month, deciles, calibration, symbols.
 
 Every function takes rows aligned by `barcast.evaluation.align.align` and a model's name; several seeds of a
 model are averaged.
@@ -10,18 +10,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import polars as pl
 
 from barcast.core.arrays import F64
-from barcast.core.config import to_plain
 from barcast.evaluation.align import CommonRows
 from barcast.evaluation.grouped import Groups, Sorted
 from barcast.evaluation.intervals import Blocks, Bootstrap, interval, plan_blocks, resample
 from barcast.evaluation.metrics import calibration, calibration_bins, decile_returns, rank_ic_of, ratio
-from barcast.evaluation.results import CONSTANT, FEW_SESSIONS, Score, without_nan
+from barcast.evaluation.results import CONSTANT, FEW_SESSIONS, Score
 from barcast.evaluation.scoring import Scored, score_model, with_interval
 from barcast.evaluation.sums import METRICS
 
@@ -50,23 +48,6 @@ class Month:
     num_sessions: int
     num_rows: int
     scores: dict[str, Score]
-
-
-@dataclass(frozen=True)
-class Running:
-    """RankIC summed over sessions: a straight climb is steady skill, steps are luck or regime.
-
-    Attributes
-    ----------
-    times : tuple of str, length T
-        Decision times, ISO 8601.
-    rank_ic, total : tuple of float, length T
-        RankIC of each session (NaN where undefined) and its running sum (such sessions add 0).
-    """
-
-    times: tuple[str, ...]
-    rank_ic: tuple[float, ...]
-    total: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -123,8 +104,6 @@ class ModelSeries:
         Its name.
     months : tuple of Month
         Skill by month.
-    running : Running or None
-        RankIC summed over sessions.
     deciles : Deciles or None
         Mean outcome per tenth of the score.
     calibration : CalibrationCurve or None
@@ -135,17 +114,9 @@ class ModelSeries:
 
     model: str
     months: tuple[Month, ...]
-    running: Running | None
     deciles: Deciles | None
     calibration: CalibrationCurve | None
     symbols: pl.DataFrame
-
-    def to_plain(self) -> dict[str, Any]:
-        """Return dicts, lists and numbers; what is not a number becomes None."""
-        parts = {name: to_plain(getattr(self, name)) for name in ("model", "months", "running", "deciles")}
-        parts |= {"calibration": to_plain(self.calibration), "symbols": self.symbols.to_dicts()}
-        plain: dict[str, Any] = without_nan(parts)
-        return plain
 
 
 def model_series(
@@ -156,7 +127,6 @@ def model_series(
     return ModelSeries(
         model=model,
         months=by_month(rows, model, blocks, cross_sectional=cross_sectional),
-        running=running_rank_ic(rows, model) if cross_sectional else None,
         deciles=deciles(rows, model, blocks) if cross_sectional else None,
         calibration=calibration_curve(rows, model, blocks),
         symbols=by_symbol(rows, model),
@@ -210,17 +180,6 @@ def _scaled(value: float, whole: Score, times_shorter: float) -> Score:
     grow = math.sqrt(times_shorter)
     low, high = value + grow * (whole.low - whole.value), value + grow * (whole.high - whole.value)
     return Score(value, low, high, flag=FEW_SESSIONS if math.isnan(low) else "")
-
-
-def running_rank_ic(rows: CommonRows, model: str) -> Running:
-    """Return RankIC session by session and its running sum."""
-    by_seed = [rank_ic_of(rows.by_y, Sorted.by(f.outputs.score, rows.by_y.groups)) for f in rows.of(model)]
-    series: F64 = np.mean(by_seed, axis=0)
-    return Running(
-        times=tuple(str(time) for time in rows.times),
-        rank_ic=tuple(series.tolist()),
-        total=tuple(np.nan_to_num(series).cumsum().tolist()),
-    )
 
 
 def deciles(rows: CommonRows, model: str, blocks: Blocks, num_bins: int = 10) -> Deciles:

@@ -7,15 +7,11 @@ from dataclasses import dataclass, field
 
 from barcast.evaluation.intervals import Bootstrap
 from barcast.evaluation.results import Cost
+from barcast.evaluation.sealed import Openings
 from barcast.evaluation.sums import METRICS
 
 #: Names that are naive rows whatever their route says, in the order in which a table shows them.
-NAIVE_MODELS = (
-    "zero", "historical_mean", "pooled_mean", "always_up", "always_down", "majority", "reversal", "momentum",
-    "persistence",
-)  # fmt: skip
-#: With fewer symbols a session, session statistics mean little and time-series scores are used.
-SMALL_UNIVERSE = 30
+NAIVE_MODELS = ("zero", "historical_mean", "always_up", "reversal", "persistence")
 #: Scores that a row shows only where its model gives the output they need.
 OPTIONAL = ("log_loss", "brier", "pinball", "quantile_coverage")
 
@@ -27,15 +23,15 @@ class Settings:
     cross_sectional: bool
     """Whether sessions hold enough symbols (30) for the IC family."""
     reference: str = "ridge"
-    """The trained row to beat."""
+    """The trained row to beat: a model, or one run of it where others of its name are ordinary rows."""
     naive: tuple[str, ...] = NAIVE_MODELS
     """Names of naive rows; models whose every row is routed ``naive`` count as well."""
     costs: Mapping[str, Cost] = field(default_factory=dict)
     """Time and size, by model or by run; a run tells two trainings of one model apart."""
     quantile_levels: tuple[float, ...] = ()
     """Levels of the table's quantiles; without them quantiles are not scored."""
-    openings: int | None = None
-    """How often the test segment was opened for this data and label."""
+    openings: Openings | None = None
+    """How often the test segment was opened; None where nobody counts."""
     daily: bool = True
     """Whether bars are daily: R squared above 2 % then raises a warning."""
     survivors_only: bool = False

@@ -28,7 +28,7 @@ from barcast.evaluation.results import (
 )
 from barcast.evaluation.scoring import Scored, paired, with_interval
 from barcast.evaluation.sums import METRICS
-from barcast.evaluation.words import METRIC_NAMES, number, with_range
+from barcast.evaluation.words import METRIC_NAMES, full_name, number, with_range
 
 _OUTCOME_WORDS = {
     BETTER: Text("better, beyond the interval", "更好，超出区间"),
@@ -134,23 +134,22 @@ def _no_candidate(metric: str) -> Text:
 def _first_sentence(best: str, num_candidates: int, scored: Scored, blocks: Blocks, metric: str) -> Text:
     name, said = METRIC_NAMES[metric], with_range(metric, with_interval(metric, scored, blocks))
     if num_candidates == 1:
-        return Text(f"{best}: {name.en} {said}.", f"{best}：{name.zh} {said}。")
+        return Text(f"{best}: {name.en} {said}.", f"{full_name(best).zh}：{name.zh} {said}。")
     return Text(
         f"Best of {num_candidates} models by {name.en}: {best}, {said}.",
-        f"按 {name.zh}，{num_candidates} 个模型中最好的是 {best}：{said}。",
+        f"按 {name.zh}，{num_candidates} 个模型中最好的是 {full_name(best).zh}：{said}。",
     )
 
 
 def _against_sentence(item: Against, metric: str) -> Text:
     said, words = with_range(metric, item.difference, sign=True), _OUTCOME_WORDS[item.outcome]
+    opponent = full_name(item.opponent).zh
     if item.kind == NAIVE:
         return Text(
             f"Against the best naive row, {item.opponent}: {said}, {words.en}.",
-            f"与最好的朴素基准 {item.opponent} 相比：{said}，{words.zh}。",
+            f"与最好的朴素基准{opponent}相比：{said}，{words.zh}。",
         )
-    return Text(
-        f"Against {item.opponent}: {said}, {words.en}.", f"与 {item.opponent} 相比：{said}，{words.zh}。"
-    )
+    return Text(f"Against {item.opponent}: {said}, {words.en}.", f"与{opponent}相比：{said}，{words.zh}。")
 
 
 def _interval_sentence(blocks: Blocks, num_candidates: int) -> Text:

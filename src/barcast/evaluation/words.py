@@ -26,9 +26,38 @@ METRIC_NAMES = {
     "pinball": Text("pinball", "分位数损失"),
     "quantile_coverage": Text("inside quantiles", "分位区间覆盖"),
 }
+#: What the rows of every table are called in Chinese; other models go by the name that a user types.
+_CHINESE_MODELS = {
+    "zero": "零预测",
+    "historical_mean": "历史均值",
+    "always_up": "永远看涨",
+    "reversal": "反转",
+    "persistence": "惯性",
+    "ridge": "岭回归",
+}
+#: Segments, with the name that a user types.
+SEGMENT_NAMES = {
+    "fit": Text("fit", "拟合段（fit）"),
+    "stop": Text("stop", "早停段（stop）"),
+    "weigh": Text("weigh", "校准段（weigh）"),
+    "route": Text("route", "路由段（route）"),
+    "test": Text("test", "测试段（test）"),
+}
 _PERCENT = {"r2": 3, "direction": 2, "up_share": 1, "quantile_coverage": 1}
 _DECIMALS = {"mae": 5, "rmse": 5, "pinball": 5, "log_loss": 4, "brier": 4, "icir": 2, "rank_icir": 2}
 NOTHING = "–"
+
+
+def model_name(name: str) -> Text:
+    """Return how a row is called; ``ridge [run]`` keeps its run."""
+    family, bracket, run = name.partition(" [")
+    return Text(name, _CHINESE_MODELS.get(family, family) + bracket + run)
+
+
+def full_name(name: str) -> Text:
+    """Return how a row is called within a sentence: in Chinese with the name that a user types."""
+    chinese = model_name(name).zh
+    return Text(name, name if chinese == name else f"{chinese}（{name}）")
 
 
 def number(metric: str, value: float, *, sign: bool = False) -> str:

@@ -5,8 +5,6 @@ Users run this on features of their own before they believe them; the tests run 
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from barcast.core.arrays import F32, Bools
@@ -23,7 +21,7 @@ NUM_CUTS = 5
 TOLERANCE = 1e-6
 
 
-def check_causal(feature_set: FeatureSet, bars: Bars, *, seed: int = 0) -> None:
+def check_causal(feature_set: FeatureSet, bars: Bars, *, seed: int = 0, num_cuts: int = NUM_CUTS) -> None:
     """Recompute the features on cut histories and compare.
 
     .. warning::
@@ -39,6 +37,8 @@ def check_causal(feature_set: FeatureSet, bars: Bars, *, seed: int = 0) -> None:
         What to check it on; a sample of 50 symbols is used.
     seed : int
         Chooses the sample and the sessions at which history is cut.
+    num_cuts : int
+        How many sessions, besides the middle one.
 
     Raises
     ------
@@ -53,7 +53,7 @@ def check_causal(feature_set: FeatureSet, bars: Bars, *, seed: int = 0) -> None:
         return
     full = compute_features(sample, feature_set, num_threads=1)
     sessions = np.unique(sample.session)
-    cuts = np.unique(np.append(rng.choice(sessions, NUM_CUTS), sessions[len(sessions) // 2]))
+    cuts = np.unique(np.append(rng.choice(sessions, num_cuts), sessions[len(sessions) // 2]))
     for cut in cuts:
         known = sample.session <= cut
         values = compute_features(sample.until(int(cut)), feature_set, num_threads=1)
@@ -129,9 +129,3 @@ def made_up_bars(lengths: tuple[int, ...], *, seed: int = 0) -> Bars:
         market="other",
         delisted=np.full(len(lengths), -1, np.int32),
     )
-
-
-def with_new_prices(bars: Bars, factor: float, volume_factor: float) -> Bars:
-    """Return the bars with all prices and all volumes multiplied: a scale-free feature does not change."""
-    prices = {name: getattr(bars, name) * factor for name in ("open", "high", "low", "close", "close_traded")}
-    return replace(bars, volume=bars.volume * volume_factor, **prices)

@@ -11,7 +11,6 @@ import hashlib
 import json
 import logging
 import os
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from barcast.core.arrays import F32, I32
-from barcast.core.atomic import TEMPORARY_MARK, temporary_beside
+from barcast.core.atomic import temporary_beside
 from barcast.core.bars import Bars
+from barcast.core.cache import evict
 from barcast.core.config import digest
 from barcast.core.errors import explained
 from barcast.features.engine import compute_features
@@ -32,7 +32,6 @@ CACHE_BYTES = 8 << 30
 _FOLDER = "panels"
 _SUFFIX = ".safetensors"
 _FORMAT = 1
-_ABANDONED_AFTER_SECONDS = 3600
 _CHUNK_WORDS = 1 << 17
 
 _log = logging.getLogger("barcast.features")
@@ -147,26 +146,7 @@ def evict_cache(cache: Path, max_bytes: int, *, keep: Path | None = None) -> tup
     tuple of Path
         What was removed. A process that has an entry mapped keeps its data.
     """
-    folder = cache / _FOLDER
-    removed = []
-    entries: list[tuple[float, int, Path]] = []
-    for path in folder.glob(f"*{_SUFFIX}*") if folder.is_dir() else ():
-        try:
-            found = path.stat()
-        except FileNotFoundError:  # another process was quicker
-            continue
-        if TEMPORARY_MARK not in path.name:
-            entries.append((found.st_mtime, found.st_size, path))
-        elif time.time() - found.st_mtime > _ABANDONED_AFTER_SECONDS:
-            removed.append(path)
-    size = sum(entry_size for _, entry_size, _ in entries)
-    for _, entry_size, path in sorted(entries):
-        if size > max_bytes and path != keep:
-            removed.append(path)
-            size -= entry_size
-    for path in removed:
-        path.unlink(missing_ok=True)
-    return tuple(removed)
+    return evict(cache / _FOLDER, _SUFFIX, max_bytes, keep=keep)
 
 
 def _digest(bars: Bars, made: FeatureSet, key: Mapping[str, object]) -> str:
@@ -174,7 +154,7 @@ def _digest(bars: Bars, made: FeatureSet, key: Mapping[str, object]) -> str:
         "format": _FORMAT,
         "features": made.names,
         "code": made.code_digest(),
-        "data": key.get("data") or bars.content_digest(),
+        "data": key["data"] if "data" in key else bars.content_digest(),
         "rows": len(bars),
         "key": key,
     })  # fmt: skip

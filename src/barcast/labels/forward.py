@@ -101,7 +101,7 @@ class Labels:
         return table
 
 
-def forward_labels(bars: Bars, spec: LabelSpec | None = None, *, special: Bools | None = None) -> Labels:
+def forward_labels(bars: Bars, spec: LabelSpec | None = None) -> Labels:
     """Look forward from every row.
 
     Parameters
@@ -110,8 +110,6 @@ def forward_labels(bars: Bars, spec: LabelSpec | None = None, *, special: Bools 
         Adjusted bars; returns are ratios of ``close``.
     spec : LabelSpec, optional
         Horizons, delay and patience.
-    special : Bools, shape (R,), optional
-        Rows under special treatment (ST), whose price limit is narrower.
 
     Returns
     -------
@@ -153,7 +151,7 @@ def forward_labels(bars: Bars, spec: LabelSpec | None = None, *, special: Bools 
     entry = _first_row_from(bars, spec.delay)
     entered = (entry >= 0) & (bars.session[entry] == bars.session + spec.delay)
     entry = np.where(entered, entry, -1)
-    labels.tradable[entered] = tradable_closes(bars, special)[entry[entered]]
+    labels.tradable[entered] = tradable_closes(bars)[entry[entered]]
     log_close, ends = np.log(bars.close), _ends_known_at(bars, spec)
     for column in range(len(spec.horizons)):
         _fill(labels, column, bars, entry, log_close, ends)

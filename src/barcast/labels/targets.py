@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from barcast.core.arrays import F64, I32, I64, Bools
-from barcast.core.bars import Bars
+from barcast.core.bars import MIN_SYMBOLS, Bars
 from barcast.core.errors import UsageError
 from barcast.labels.forward import Labels
 
@@ -39,7 +39,7 @@ class TargetSpec:
     """``direction``: flat is a class of its own, is down, or leaves the training rows."""
     volatility_bars: int = 20
     """Own bars in the trailing volatility."""
-    min_symbols: int = 30
+    min_symbols: int = MIN_SYMBOLS
     """``rank``: sessions with fewer labels have no rank."""
 
     def __post_init__(self) -> None:
@@ -51,13 +51,6 @@ class TargetSpec:
             raise UsageError(
                 f"`volatility_bars` must be at least {MIN_VOLATILITY_RETURNS}, got {self.volatility_bars}"
             )
-
-    @property
-    def num_classes(self) -> int:
-        """Classes of a ``direction`` target (2, or 3 where flat is kept); 0 for numbers."""
-        if self.name != "direction":
-            return 0
-        return 3 if self.flat == "keep" else 2
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ normalised features at a time; a *naive* rule has nothing to train. None of them
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -87,7 +88,9 @@ def model_entry(name: str) -> ModelEntry:
     _import_all()
     if name not in _ENTRIES:
         trainable = [entry.name for entry in model_entries() if entry.kind != "naive"]
-        raise UsageError(f"no model called `{name}`", f"choose one of {', '.join(trainable)}")
+        near = difflib.get_close_matches(name, trainable, n=1)
+        meant = f"did you mean `{near[0]}`? " if near else ""
+        raise UsageError(f"no model called `{name}`", f"{meant}choose one of {', '.join(trainable)}")
     return _ENTRIES[name]
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
+from barcast.core.cache import evict
 from barcast.core.config import digest
 from barcast.core.errors import RunError
 from barcast.core.predictions import read_predictions, write_predictions
@@ -18,11 +22,9 @@ from barcast.core.workspace import Workspace
 from barcast.evaluation.align import CommonRows, align
 from barcast.evaluation.compare import compare_rows
 from barcast.evaluation.results import Comparison, Cost
-from barcast.evaluation.sealed import FILE_NAME, TestSeal
+from barcast.evaluation.sealed import FILE_NAME, Openings, SealedTest, TestSeal
 from barcast.evaluation.settings import Settings
-from barcast.models import naive
 from barcast.models.registry import model_entries
-from barcast.pipeline import forecast
 from barcast.pipeline.dataset import resolve_features
 from barcast.pipeline.forecast import base_rows, naive_rows
 from barcast.pipeline.market import Market, load_market
@@ -31,6 +33,10 @@ from barcast.pipeline.train import SCORED, train
 
 #: The trained row that every table holds.
 REFERENCE = "ridge"
+#: What the cache of naive rows may hold; the newest entry is always kept.
+NAIVE_CACHE_BYTES = 1 << 30
+#: Options that make labels or segments others.
+_LABEL_OPTIONS = ("horizons", "delay", "segments", "shares", "quality")
 
 
 @dataclass(frozen=True)
@@ -44,14 +50,14 @@ class Compared:
     rows : tuple of CommonRows
         What each of them was made from.
     runs : tuple of str
-    openings : int
-        How often the test segment of this data and label was opened in the workspace.
+    openings : Openings
+        How often the test segment was opened in the workspace.
     """
 
     comparisons: tuple[Comparison, ...]
     rows: tuple[CommonRows, ...]
     runs: tuple[str, ...]
-    openings: int
+    openings: Openings
 
 
 def compare_runs(
@@ -80,35 +86,27 @@ def compare_runs(
     progress = progress or Progress(enabled=False)
     runs = list({run.name: run for run in runs}.values())
     _check_same_question(runs)
-    config = from_run(runs[0].read("config.json"))
-    if market is None:
-        progress.note("reading the store and making labels")
-        market = market_of(workspace, runs[0])
-    if market.label_key != runs[0].info["label_key"] or market.data_key != runs[0].info["data_key"]:
-        raise RunError(
-            f"the store has changed since `{runs[0].name}` was trained (rows up to {runs[0].info['cutoff']})",
-            f"train again on the data as it is: barcast train {config.model}",
-        )
-    everyone = [*runs, *_reference(workspace, runs, market, progress)]
-    frames = [read_predictions(run.predictions) for run in everyone]
-    table = pl.concat([_naive(workspace, market, progress), *frames])
-    names = list(segments)
+    market = market or _market_again(workspace, runs[0], progress)
+    reference = _reference(workspace, runs, market, progress)
+    everyone = list({run.name: run for run in [*runs, reference]}.values())
+    table = pl.concat(
+        [_naive(workspace, market, progress), *(read_predictions(run.predictions) for run in everyone)]
+    )
     openings, seen = _openings(workspace, market, runs, open_test)
     if seen:
         table = _with_outcomes(table, market)
-        names.append("test")
+    rows = tuple(
+        align(table, segment=name, horizon=horizon)
+        for name in (*segments, *["test"] * seen)
+        for horizon in market.labels.spec.horizons
+    )
     settings = Settings(
         cross_sectional=not market.small_universe,
-        reference=REFERENCE,
+        reference=_name_of_reference(reference, rows[0]),
         costs={run.name: _cost(run) for run in everyone},
         openings=openings,
         daily=market.bars.calendar.is_daily,
         survivors_only=market.quality.survivors_only,
-    )
-    rows = tuple(
-        align(table, segment=name, horizon=horizon)
-        for name in names
-        for horizon in market.labels.spec.horizons
     )
     comparisons = tuple(compare_rows(part, settings) for part in rows)
     if len(runs) == 1:
@@ -124,23 +122,53 @@ def market_of(workspace: Workspace, run: RunFolder) -> Market:
     )
 
 
+def _market_again(workspace: Workspace, run: RunFolder, progress: Progress) -> Market:
+    """Read the rows of a finished run again.
+
+    Raises
+    ------
+    RunError
+        When the store no longer has the rows the run was made from.
+    """
+    progress.note("reading the store and making labels")
+    market, info = market_of(workspace, run), run.info
+    if (market.label_key, market.data_key) != (info["label_key"], info["data_key"]):
+        raise RunError(
+            f"the store has changed since `{run.name}` was trained (rows up to {info['cutoff']})",
+            f"train again on the data as it is: barcast train {info['model']}",
+        )
+    return market
+
+
 def _openings(
     workspace: Workspace, market: Market, runs: Sequence[RunFolder], open_test: bool
-) -> tuple[int, bool]:
+) -> tuple[Openings, bool]:
     """Return how often this test was opened, and whether these runs' scores on it may be shown.
 
     Scores that were seen once stay visible without counting again; a run whose weights have changed is a new
     candidate, and looking at it is a new opening.
     """
-    seal = TestSeal(workspace.root / FILE_NAME)
-    names = [f"{run.name}@{_digest_of(run.weights)}" for run in runs]
-    looked = {
-        name for opening in seal.history(market.data_key, market.label_key) for name in opening.run.split()
-    }
-    new = [name for name in names if name not in looked]
+    seal, test = TestSeal(workspace.root / FILE_NAME), _sealed_test(market)
+    looked = {name for opening in seal.history(test) for name in opening.run.split()}
+    new = [name for run in runs if (name := f"{run.name}@{_digest_of(run.weights)}") not in looked]
     if new and open_test:
-        return seal.open(market.data_key, market.label_key, run=" ".join(new)).count, True
-    return seal.count(market.data_key, market.label_key), not new
+        seal.open(test, " ".join(new))
+    return seal.count(test), open_test or not new
+
+
+def _sealed_test(market: Market) -> SealedTest:
+    """Say which test this is: by its rows, and by what any other version of them shares with it."""
+    calendar, spec = market.bars.calendar, market.labels.spec
+    first, last = market.plan.spans["test"]
+    return SealedTest(
+        data_key=market.data_key,
+        label_key=market.label_key,
+        market=f"{market.bars.market} {calendar.frequency} {calendar.name}",
+        horizons=spec.horizons,
+        delay=spec.delay,
+        first=str(calendar.times[first]),
+        last=str(calendar.times[last]),
+    )
 
 
 def _digest_of(path: Path) -> str:
@@ -174,40 +202,68 @@ def _check_same_question(runs: Sequence[RunFolder]) -> None:
             )
         if (info["data_key"], info["label_key"]) != (first["data_key"], first["label_key"]):
             raise RunError(
-                f"`{run.name}` and `{runs[0].name}` are about different data, horizons or segments",
-                "train both with the same --horizon, --segments, --symbols and store version",
+                f"`{run.name}` and `{runs[0].name}` ask different questions: {_differences(run, runs[0])}",
+                "compare runs of one question; `barcast compare` without names takes all that fit the newest",
             )
+
+
+def _differences(run: RunFolder, other: RunFolder) -> str:
+    """Name what differs between two runs' data and labels, each with both values."""
+    configs = [from_run(one.read("config.json")).data for one in (run, other)]
+    infos = [one.info for one in (run, other)]
+    pairs = {name: [getattr(data, name) for data in configs] for name in _LABEL_OPTIONS}
+    for name, title in (("cutoff", "data up to"), ("num_symbols", "symbols"), ("num_rows", "bars")):
+        pairs[title] = [info[name] for info in infos]
+    found = [f"{title} {_shown(a)} against {_shown(b)}" for title, (a, b) in pairs.items() if a != b]
+    versions = " against ".join(str(info["store_version"]) for info in infos)
+    return "; ".join(found) or f"values inside the bars (store version {versions})"
+
+
+def _shown(value: object) -> str:
+    return ",".join(map(str, value)) or "by default" if isinstance(value, tuple) else str(value)
 
 
 def _reference(
     workspace: Workspace, runs: Sequence[RunFolder], market: Market, progress: Progress
-) -> list[RunFolder]:
-    """Return the ridge run of the same question, trained now if there is none yet."""
-    if any(run.info["model"] == REFERENCE for run in runs):
-        return []
-    data = market.config
+) -> RunFolder:
+    """Return the ridge run that was taught what the others were, trained now if there is none yet.
+
+    A ridge kept from some symbols, or with another target or features, is a row like any other. Among runs
+    that were taught differently the one that kept nothing out decides.
+    """
+    asked = {run.name: from_run(run.read("config.json")).data for run in runs}
+    ridges = [run for run in runs if run.info["model"] == REFERENCE]
+    others = [asked[run.name] for run in runs if run not in ridges] or list(asked.values())
+    data = min(others, key=lambda one: one.hold_out_fold)
     if resolve_features(workspace, data.features).window_normalised:
         data = replace(data, features="tech48")  # ridge sees one row at a time
-    return [
-        train(
-            workspace, replace(resolve(workspace, REFERENCE), data=data), market=market, progress=progress
-        ).run
-    ]
+    for run in ridges:
+        if replace(asked[run.name], asof="") == replace(data, asof=""):
+            return run
+    config = replace(resolve(workspace, REFERENCE), data=data)
+    return train(workspace, config, market=replace(market, config=data), progress=progress).run
+
+
+def _name_of_reference(run: RunFolder, rows: CommonRows) -> str:
+    """Name the reference by its run, unless another ridge that says the same stands for it in the table."""
+    return run.name if any(forecast.run == run.name for forecast in rows.forecasts) else REFERENCE
 
 
 def _naive(workspace: Workspace, market: Market, progress: Progress) -> pl.DataFrame:
-    """Return the naive rows, from the cache where this data and label were asked before."""
-    import numpy as np
-
-    code = [Path(module.__file__ or "").read_text(encoding="utf-8") for module in (naive, forecast)]
-    path = workspace.cache / "naive" / f"{digest([market.data_key, market.label_key, code])}.parquet"
+    """Return the naive rows, from the cache where this data and label were asked before by the same code."""
+    rules = [entry for entry in model_entries() if entry.kind == "naive"]
+    modules = {entry.build.__module__ for entry in rules} | {base_rows.__module__}
+    code = [Path(sys.modules[name].__file__ or "").read_text(encoding="utf-8") for name in sorted(modules)]
+    folder = workspace.cache / "naive"
+    path = folder / f"{digest([market.data_key, market.label_key, code])}.parquet"
     if path.is_file():
+        os.utime(path)  # eviction goes by last use
         return read_predictions(path)
     progress.note("naive rows")
     rows = np.flatnonzero(market.rows_of(*SCORED))
-    rules = [entry for entry in model_entries() if entry.kind == "naive"]
     table = pl.concat([naive_rows(market, rows, entry.name, entry.build) for entry in rules])
     write_predictions(path, table)
+    evict(folder, ".parquet", NAIVE_CACHE_BYTES, keep=path)
     return table
 
 

@@ -14,6 +14,7 @@ from barcast.core.memory import MALLOC_SWITCH
 from barcast.core.progress import count
 from barcast.core.runs import broken_runs, environment, list_runs
 from barcast.core.workspace import Workspace
+from barcast.pipeline.unfinished import INTERRUPTED, run_status
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,10 @@ def _versions() -> list[Finding]:
 def _processor() -> list[Finding]:
     import torch
 
+    from barcast.training.precision import has_bf16
+
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    bf16 = has_bf16("cpu")
     level = torch.backends.cpu.get_cpu_capability()
     return [
         Finding("cores", f"{usable} usable, torch uses {torch.get_num_threads()}"),
@@ -120,8 +123,8 @@ def _place(workspace: Workspace) -> list[Finding]:
     else:
         findings.append(Finding("store", "none here", "barcast quickstart, or barcast data import PATH"))
     runs = list_runs(workspace)
-    unfinished = [run.name for run in runs if not run.is_done]
-    advice = f"unfinished: {', '.join(unfinished)}: the same command resumes" if unfinished else ""
+    unfinished = [run.name for run in runs if run_status(run) == INTERRUPTED]
+    advice = f"interrupted: {', '.join(unfinished)}: `barcast runs` says what resumes" if unfinished else ""
     findings.append(Finding("runs", str(len(runs)), advice))
     if broken := broken_runs(workspace):
         advice = "their run.json cannot be read: restore it, or remove these folders and train again"

@@ -8,7 +8,8 @@ import numpy as np
 import polars as pl
 
 from barcast.core.arrays import F64, I32, I64
-from barcast.core.predictions import SEGMENTS, conform
+from barcast.core.bars import Bars
+from barcast.core.predictions import LIVE, SEGMENTS, conform
 from barcast.models.naive import NaiveForecast
 from barcast.pipeline.market import Market, session_times
 
@@ -114,28 +115,58 @@ def prediction_rows(
     -----
     ``y`` stays null on `test` rows: the segment is sealed until it is opened.
     """
-    from scipy.special import ndtr  # local: one function of a large library
-
     frames = []
     for h, score_map in enumerate(maps):
-        score = scores[:, h]
-        keep = np.isfinite(score)
-        own, score = rows[keep], score[keep]
-        y_hat = score_map.y_hat(score) if forecasts is None else forecasts[keep, h]
-        sigma = score_map.sigma(market.volatility[own])
-        frames.append(
-            base_rows(market, own, h).with_columns(
-                pl.lit(run).alias("run"),
-                pl.lit(model).alias("model"),
-                pl.lit(seed).alias("seed"),
-                pl.Series("score", score),
-                pl.Series("y_hat", y_hat),
-                pl.Series("sigma", sigma),
-                pl.Series("p_up", ndtr(y_hat / sigma)),
-                pl.lit(route).alias("route"),
-            )
-        )
-    return conform(pl.concat(frames))
+        keep = np.isfinite(scores[:, h])
+        stated = None if forecasts is None else forecasts[keep, h]
+        base, volatility = base_rows(market, rows[keep], h), market.volatility[rows[keep]]
+        frames.append(_with_forecast(base, score_map, scores[keep, h], volatility, stated))
+    return _said_by(pl.concat(frames), run=run, model=model, seed=seed, route=route)
+
+
+def live_rows(
+    bars: Bars, rows: I64, scores: F64, volatility: F64, maps: tuple[ScoreMap, ...], *,
+    delay: int, run: str, model: str, seed: int,
+) -> pl.DataFrame:  # fmt: skip
+    """Make rows whose outcome lies beyond the data, best score first within each horizon; ``y`` is null.
+
+    Parameters
+    ----------
+    rows : I64, shape (n,)
+        Last rows of the symbols.
+    scores : F64, shape (n, H)
+    volatility : F64, shape (n,)
+        A fraction a bar.
+    """
+    frames = []
+    for h, score_map in enumerate(maps):
+        base = _key_columns(bars, rows, score_map.horizon, delay).with_columns(segment=pl.lit(LIVE))
+        frame = _with_forecast(base, score_map, scores[:, h], volatility)
+        frames.append(frame.sort("score", descending=True))
+    return _said_by(pl.concat(frames), run=run, model=model, seed=seed, route="universal")
+
+
+def _with_forecast(
+    base: pl.DataFrame, score_map: ScoreMap, score: F64, volatility: F64, stated: F64 | None = None
+) -> pl.DataFrame:
+    from scipy.special import ndtr  # local: one function of a large library
+
+    y_hat = score_map.y_hat(score) if stated is None else stated
+    sigma = score_map.sigma(volatility)
+    columns = {"score": score, "y_hat": y_hat, "sigma": sigma, "p_up": ndtr(y_hat / sigma)}
+    return base.with_columns(pl.Series(name, values, pl.Float64) for name, values in columns.items())
+
+
+def _said_by(frame: pl.DataFrame, *, run: str, model: str, seed: int, route: str) -> pl.DataFrame:
+    said = {"run": run, "model": model, "seed": seed, "route": route}
+    return conform(frame.with_columns(pl.lit(value).alias(name) for name, value in said.items()))
+
+
+def _key_columns(bars: Bars, rows: I64, horizon: int, delay: int) -> pl.DataFrame:
+    symbols = np.array(bars.symbols, dtype=object)[bars.symbol_of_row[rows]]
+    return pl.DataFrame(
+        {"symbol": pl.Series(symbols, dtype=pl.String), "time": session_times(bars, bars.session[rows])}
+    ).with_columns(horizon=pl.lit(horizon), delay=pl.lit(delay), target=pl.lit("return"))
 
 
 def base_rows(market: Market, rows: I64, h: int, *, opened: bool = False) -> pl.DataFrame:
@@ -144,20 +175,11 @@ def base_rows(market: Market, rows: I64, h: int, *, opened: bool = False) -> pl.
     names = np.array([*SEGMENTS, ""])
     y = labels.y[rows, h]
     sealed = (market.segment[rows] == SEGMENTS.index("test")) & (not opened)
-    return pl.DataFrame(
-        {
-            "symbol": pl.Series(
-                np.array(bars.symbols, dtype=object)[bars.symbol_of_row[rows]], dtype=pl.String
-            ),
-            "time": session_times(bars, bars.session[rows]),
-            "segment": pl.Series(names[market.segment[rows]].tolist(), dtype=pl.String),
-            "horizon": labels.spec.horizons[h],
-            "delay": labels.spec.delay,
-            "target": "return",
-            "known_at": session_times(bars, labels.known_at[rows, h]),
-            "y": pl.Series(y).set(pl.Series(~np.isfinite(y) | sealed), None),
-            "tradable": pl.Series(labels.tradable[rows]),
-        }
+    return _key_columns(bars, rows, labels.spec.horizons[h], labels.spec.delay).with_columns(
+        segment=pl.Series(names[market.segment[rows]].tolist(), dtype=pl.String),
+        known_at=session_times(bars, labels.known_at[rows, h]),
+        y=pl.Series(y).set(pl.Series(~np.isfinite(y) | sealed), None),
+        tradable=pl.Series(labels.tradable[rows]),
     )
 
 

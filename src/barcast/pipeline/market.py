@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from barcast.core.arrays import F64, I8, Bools
-from barcast.core.bars import Bars
+from barcast.core.bars import MIN_SYMBOLS, Bars
 from barcast.core.config import digest, to_plain
-from barcast.core.errors import DataError, SymbolError, UsageError
+from barcast.core.errors import DataError, UsageError
 from barcast.core.predictions import SEGMENTS
-from barcast.core.symbols import read_symbols
 from barcast.core.workspace import Workspace
 from barcast.labels import Labels, LabelSpec, forward_labels, trailing_volatility
-from barcast.pipeline.settings import DataConfig
+from barcast.pipeline.settings import DataConfig, check_workspace
 from barcast.quality import QualityPolicy, QualityReport, apply_policy, check_bars
 from barcast.splits import SegmentPlan, check_disjoint
 from barcast.store import MarketStore, to_bars
-from barcast.windows.normalise import SMALL_UNIVERSE_SYMBOLS
 
 #: Own bars in the volatility that scales `sigma`.
 VOLATILITY_BARS = 60
@@ -54,6 +52,8 @@ class Market:
         Hash of every row.
     small_universe : bool
         Whether a typical session has fewer than 30 symbols.
+    without_bars : mapping of str to str
+        Symbols that were to be here and have no bar, and why.
     """
 
     config: DataConfig
@@ -68,6 +68,7 @@ class Market:
     basis: tuple[str, ...]
     data_digest: str
     small_universe: bool
+    without_bars: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def left_out(self) -> dict[str, int]:
@@ -99,7 +100,8 @@ class Market:
 class CheckedBars:
     """Adjusted bars without the rows that the quality policy masks, and what was found.
 
-    ``symbols`` are those of the config in canonical spelling, empty for all.
+    ``symbols`` are those of the config in canonical spelling, empty for all. ``without_bars`` says of symbols
+    that were asked for, or lost every row to the policy, why they are not among those of ``bars``.
     """
 
     symbols: tuple[str, ...]
@@ -108,6 +110,7 @@ class CheckedBars:
     basis: tuple[str, ...]
     quality: QualityReport
     policy: QualityPolicy
+    without_bars: Mapping[str, str]
 
 
 def load_bars(workspace: Workspace, config: DataConfig, version: int | None = None) -> CheckedBars:
@@ -124,8 +127,11 @@ def load_bars(workspace: Workspace, config: DataConfig, version: int | None = No
     until = _as_when(config.asof, daily=store.meta.frequency == "1d")
     # one version throughout, whatever another process publishes meanwhile
     version = store.version if version is None else version
-    config = replace(config, symbols=resolve_symbols(store, config.symbols, version))
-    frame = store.frame(symbols=chosen_symbols(store, config, version), end=until, version=version)
+    config = replace(config, symbols=store.resolve(config.symbols, version))
+    chosen = chosen_symbols(store, config, version)
+    frame = store.frame(symbols=chosen, end=until, version=version)
+    absent = set(chosen) - set(frame["symbol"].unique()) if chosen else set()
+    without = dict.fromkeys(absent, f"no bar up to {config.asof or 'the end of the data'}")
     calendar = store.calendar(version, until)
     policy = quality_policy(workspace, config.quality)
     report = check_bars(frame, calendar, store.meta.market, store.conflicts(version))
@@ -133,17 +139,32 @@ def load_bars(workspace: Workspace, config: DataConfig, version: int | None = No
     if len(masked):
         frame = frame.join(masked, on=["symbol", "time"], how="anti", maintain_order="left")
         calendar = store.calendar(version, until, exclude=masked)
+        without |= _wholly_masked(frame, masked, report, policy)
     if not len(frame):
         raise DataError("no bar is left to work with", "barcast data check, barcast data info")
     bars = to_bars(frame, calendar, store.meta.market, store.status(version))
     basis = tuple(frame["basis"].unique().sort().to_list())
-    return CheckedBars(config.symbols, bars, version, basis, report, policy)
+    without = dict(sorted(without.items()))
+    return CheckedBars(config.symbols, bars, version, basis, report, policy, without)
+
+
+def _wholly_masked(
+    frame: pl.DataFrame, masked: pl.DataFrame, report: QualityReport, policy: QualityPolicy
+) -> dict[str, str]:
+    """Say of each symbol that lost its last row which kinds of defect took it; ``frame`` is what is left."""
+    touched = masked["symbol"].unique()
+    gone = set(touched) - set(frame.filter(pl.col("symbol").is_in(touched.implode()))["symbol"].unique())
+    masking = [kind for kind in report.counts if policy.choice(kind) == "mask"]
+    own = report.findings.filter(pl.col("symbol").is_in(list(gone)), pl.col("kind").is_in(masking))
+    kinds = own.group_by("symbol").agg(pl.col("kind").unique(maintain_order=True))
+    return {s: f"every bar is left out by the quality policy: {', '.join(k)}" for s, k in kinds.iter_rows()}
 
 
 def quality_policy(workspace: Workspace, choices: Mapping[str, str]) -> QualityPolicy:
     """Merge the workspace's ``[quality]`` table with a run's own choices, which win."""
-    flags = [f"{kind}={choice}" for kind, choice in choices.items()]
-    return QualityPolicy.from_settings(workspace.settings.get("quality", {}), flags)
+    check_workspace(workspace)
+    merged: dict[str, Any] = {**workspace.settings.get("quality", {}), **choices}
+    return QualityPolicy(merged)
 
 
 def load_market(workspace: Workspace, config: DataConfig, version: int | None = None) -> Market:
@@ -174,6 +195,7 @@ def load_market(workspace: Workspace, config: DataConfig, version: int | None = 
         basis=found.basis,
         data_digest=bars.content_digest(),
         small_universe=is_small(bars, plan),
+        without_bars=found.without_bars,
     )
 
 
@@ -185,6 +207,30 @@ def segments_of(plan: SegmentPlan, bars: Bars, labels: Labels) -> I8:
     """
     known_at = np.where(labels.known.all(axis=1), labels.last_known_at, -1).astype(np.int32)
     return plan.assign(bars.session, known_at)
+
+
+def segment_counts(market: Market) -> dict[str, dict[str, int]]:
+    """Count the rows decided in each segment by what became of their labels.
+
+    ``labelled`` rows stayed; ``purged`` ones have a label that is known only after the segment; ``unknown``
+    ones lack the label of some horizon. ``terminal`` and ``purged_terminal`` are those of the first two whose
+    symbol ended: without a delisting on record such a label is known at the last session only.
+    """
+    labels = market.labels
+    decided = market.plan.segment_of(market.bars.session)
+    known, terminal = labels.known.all(axis=1), labels.terminal.any(axis=1)
+    counts = {}
+    for code, name in enumerate(SEGMENTS):
+        inside, kept = decided == code, market.segment == code
+        groups = {
+            "labelled": kept,
+            "terminal": kept & terminal,
+            "purged": inside & known & ~kept,
+            "purged_terminal": inside & known & ~kept & terminal,
+            "unknown": inside & ~known,
+        }
+        counts[name] = {group: int(rows.sum()) for group, rows in groups.items()}
+    return counts
 
 
 def make_plan(bars: Bars, config: DataConfig, spec: LabelSpec) -> SegmentPlan:
@@ -202,7 +248,7 @@ def is_small(bars: Bars, plan: SegmentPlan) -> bool:
     """Return whether the median session of `fit` has fewer symbols than session statistics need."""
     last = plan.spans["fit"][1]
     counts = np.bincount(bars.session[bars.session <= last], minlength=1)
-    return bool(np.median(counts[counts > 0]) < SMALL_UNIVERSE_SYMBOLS)
+    return bool(np.median(counts[counts > 0]) < MIN_SYMBOLS)
 
 
 def chosen_symbols(store: MarketStore, config: DataConfig, version: int) -> tuple[str, ...] | None:
@@ -210,44 +256,6 @@ def chosen_symbols(store: MarketStore, config: DataConfig, version: int) -> tupl
     if not config.limit:
         return config.symbols or None
     return (config.symbols or store.symbols(version))[: config.limit]
-
-
-def resolve_symbols(store: MarketStore, texts: Iterable[str], version: int | None = None) -> tuple[str, ...]:
-    """Read symbols as a user may spell them, by the rules of the store's market; each is given back once.
-
-    Parameters
-    ----------
-    texts : iterable of str
-        ``600519``, ``sh.600519``, ``aapl``, ``BTC/USDT``, or names as the store has them.
-    version : int, optional
-        By default the last one.
-
-    Raises
-    ------
-    SymbolError
-        When some are no symbols, or not in the store, with the nearest names.
-    """
-    given = tuple(dict.fromkeys(texts))
-    if not given:
-        return ()
-    stored = store.symbols(version)
-    known = set(stored)
-    readings, reasons = read_symbols([text for text in given if text not in known], store.meta.market)
-    found = {text: readings[text].symbol if text in readings else text for text in given}
-    absent = [text for text in given if found[text] not in known]
-    if absent:
-        words = [reasons.get(text) or _with_nearest(text, found[text], stored) for text in absent[:5]]
-        more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
-        raise SymbolError(
-            f"not in the store: {', '.join(words)}{more}", "`barcast data info --symbols` lists what there is"
-        )
-    return tuple(dict.fromkeys(found.values()))
-
-
-def _with_nearest(text: str, symbol: str, stored: tuple[str, ...]) -> str:
-    near = difflib.get_close_matches(symbol, stored, n=3, cutoff=0.7)
-    read = "" if text == symbol else f" (read as {symbol})"
-    return f"{text}{read}" + (f", did you mean {' or '.join(near)}?" if near else "")
 
 
 def held_out(symbols: tuple[str, ...], fold: int) -> Bools:

@@ -6,8 +6,9 @@ features' warm-up before it. That cut history gives the same values as the whole
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,21 @@ import numpy as np
 import polars as pl
 
 from barcast.core.arrays import F64, I64, Bools
-from barcast.core.atomic import atomic_path
+from barcast.core.atomic import atomic_path, refuse_folder
 from barcast.core.bars import Bars
-from barcast.core.errors import RunError
-from barcast.core.predictions import LIVE, conform, write_predictions
+from barcast.core.calendar import exchange_days
+from barcast.core.errors import RunError, UsageError
+from barcast.core.predictions import write_predictions
 from barcast.core.progress import Progress
 from barcast.core.runs import RunFolder, list_runs, open_run
+from barcast.core.texts import Text
 from barcast.core.workspace import Workspace
 from barcast.features import FeatureSet
 from barcast.labels import trailing_volatility
 from barcast.models.registry import model_entry
 from barcast.pipeline.dataset import embedding_index, make_panel, normalised, run_features
-from barcast.pipeline.market import VOLATILITY_BARS, load_bars, resolve_symbols
+from barcast.pipeline.forecast import live_rows
+from barcast.pipeline.market import VOLATILITY_BARS, CheckedBars, load_bars
 from barcast.pipeline.settings import RunConfig, from_run
 from barcast.pipeline.train import load_maps
 from barcast.store import MarketStore
@@ -35,6 +39,10 @@ from barcast.windows.normalise import FittedScaler, check_coverage
 
 #: Sessions since the last training label: a warning, then a refusal.
 OLD_SESSIONS, TOO_OLD_SESSIONS = 63, 252
+#: Sessions that a store may be behind today before somebody must have forgotten to update it.
+STALE_SESSIONS = 5
+#: How a forecasts file may end.
+OUTPUT_ENDINGS = (".parquet", ".csv", ".json")
 
 
 @dataclass(frozen=True)
@@ -45,35 +53,49 @@ class Forecasts:
     ----------
     run : str
         The run that answered.
+    parent : str
+        The run whose refit it is; empty for an evaluation.
+    taught_until : str
+        When the last label that taught it became known.
     asof : str
         The last session known.
-    for_session : str
-        The session at whose close the (first) horizon ends.
+    for_sessions : mapping of int to str
+        The session at whose close each horizon ends.
     table : pl.DataFrame
-        Rows of the predictions table, segment ``live``, best score first.
+        Rows of the predictions table, segment ``live``, best score first within each horizon.
     reasons : pl.DataFrame
-        ``symbol, reason`` of symbols without a forecast.
-    warnings : tuple of str
+        ``symbol, reason, reason_zh`` of symbols without a forecast.
+    warnings : tuple of Text
     """
 
     run: str
+    parent: str
+    taught_until: str
     asof: str
-    for_session: str
+    for_sessions: Mapping[int, str]
     table: pl.DataFrame
     reasons: pl.DataFrame
-    warnings: tuple[str, ...]
+    warnings: tuple[Text, ...]
+
+    @property
+    def for_session(self) -> str:
+        """The session at whose close the shortest horizon ends."""
+        return self.for_sessions[min(self.for_sessions)]
 
     def plain(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         return {
             "run": self.run,
+            "parent": self.parent or None,
+            "taught_until": self.taught_until,
             "asof": self.asof,
             "for_session": self.for_session,
+            "for_sessions": {str(horizon): end for horizon, end in self.for_sessions.items()},
             "forecasts": self.table.select(
                 "symbol", "horizon", "delay", "score", "y_hat", "sigma", "p_up", "route"
             ).to_dicts(),
-            "without_forecast": self.reasons.to_dicts(),
-            "warnings": list(self.warnings),
+            "without_forecast": self.reasons.select("symbol", "reason").to_dicts(),
+            "warnings": [warning.en for warning in self.warnings],
         }
 
 
@@ -101,13 +123,32 @@ def newest_run(workspace: Workspace, name: str | None) -> RunFolder:
     raise RunError("no finished run in this workspace", "barcast train lstm")
 
 
+def check_output(path: Path) -> None:
+    """Refuse a place that forecasts cannot be written to, before anything is computed.
+
+    Raises
+    ------
+    UsageError
+        On a folder, or an ending that says no known format.
+    """
+    refuse_folder(path)
+    if path.suffix.lower() not in OUTPUT_ENDINGS:
+        raise UsageError(
+            f"{path}: a file of forecasts ends in {', '.join(OUTPUT_ENDINGS)}", f"--output {path.stem}.csv"
+        )
+
+
 def write_table(forecasts: Forecasts, path: Path) -> None:
-    """Write the whole table, as Parquet or CSV by the name's ending."""
+    """Write the whole table, as Parquet, CSV or JSON by the name's ending."""
+    check_output(path)
+    kind, flat = path.suffix.lower(), forecasts.table.drop("quantiles")
     with atomic_path(path) as temporary:
-        if path.suffix == ".parquet":
+        if kind == ".parquet":
             forecasts.table.write_parquet(temporary)
+        elif kind == ".json":
+            flat.write_json(temporary)
         else:
-            forecasts.table.drop("quantiles").write_csv(temporary)
+            flat.write_csv(temporary)
 
 
 def predict(
@@ -118,7 +159,7 @@ def predict(
     asof: str = "",
     allow_old: bool = False,
     progress: Progress | None = None,
-    save: bool = True,
+    save: bool | None = None,
 ) -> Forecasts:
     """Forecast from the last session known, with the run's refit where there is one.
 
@@ -128,6 +169,9 @@ def predict(
         In any spelling; empty means every symbol of the store. Statistics always use the run's universe.
     asof : str
         Last session that may be known; empty means the store's last.
+    save : bool, optional
+        Whether the answer for the whole market is kept in the run's ``live`` folder, by default unless
+        ``asof`` makes it a replay, which nobody was served.
 
     Raises
     ------
@@ -141,29 +185,53 @@ def predict(
     """
     progress = progress or Progress(enabled=False)
     config = from_run(run.read("config.json"))
-    bars = _all_bars(workspace, config, asof)
-    run = serving_run(workspace, run, bars.calendar.times[-1])
+    found = _all_bars(workspace, config, asof)
+    bars, now = found.bars, found.bars.calendar.times[-1]
+    run = serving_run(workspace, run, now)
     state = run.read("state.json")
-    warnings = _age_warnings(run, bars, allow_old)
+    warnings = [*_age_warnings(run, bars, allow_old), *([] if asof else _stale_warnings(bars))]
     universe = np.isin(np.array(bars.symbols), np.array(state["universe"]))
     at = len(bars.calendar) - 1
     if not state["small_universe"]:
         check_coverage(bars.session, universe[bars.symbol_of_row], at)
-    wanted = resolve_symbols(MarketStore.open(workspace.market), symbols)
-    last_rows, reasons = _rows_and_reasons(bars, at, wanted or bars.symbols)
+    wanted = MarketStore.open(workspace.market).resolve(symbols)
+    last_rows, reasons = _rows_and_reasons(found, at, wanted or (*bars.symbols, *found.without_bars))
+    warnings += _unknown_warnings(bars, last_rows, state["vocabulary"])
     features = run_features(run, state["feature_set"])
-    progress.note(f"predicting {len(last_rows)} symbols as of {bars.calendar.times[at]} with {run.name}")
+    progress.note(f"predicting {len(last_rows)} symbols as of {now} with {run.name}")
     scores, volatility = score_rows(workspace, run, config, state, bars, features, universe, last_rows)
-    table = _table(run, config, bars, last_rows, scores, volatility)
-    kept = run.path / "live" / f"{_stamp(bars.calendar.times[at])}.parquet"
-    if save and not symbols and not kept.exists():  # what was served once is evidence: it is not rewritten
-        write_predictions(kept, table)
-    exit_time = bars.calendar.next_after(bars.calendar.times[at], config.data.delay + config.data.horizons[0])
-    return Forecasts(run.name, str(bars.calendar.times[at]), str(exit_time), table, reasons, warnings)
+    table = live_rows(
+        bars, last_rows, scores, volatility, load_maps(run),
+        delay=config.data.delay, run=run.name, model=config.model, seed=config.seed,
+    )  # fmt: skip
+    if not symbols and (not asof if save is None else save):
+        _keep_served(run, now, table)
+    return _answer(run, config, bars, table, reasons, warnings)
 
 
-def _with_final(command: str) -> str:
-    return command if "--final" in command.split() else f"{command} --final"
+def _answer(
+    run: RunFolder, config: RunConfig, bars: Bars, table: pl.DataFrame, reasons: pl.DataFrame,
+    warnings: Sequence[Text],
+) -> Forecasts:  # fmt: skip
+    info, now, delay = run.info, bars.calendar.times[-1], config.data.delay
+    ends = {h: str(bars.calendar.next_after(now, delay + h)) for h in sorted(config.data.horizons)}
+    return Forecasts(
+        run.name,
+        info.get("parent", ""),
+        info["taught_until"],
+        str(now),
+        ends,
+        table,
+        reasons,
+        tuple(warnings),
+    )
+
+
+def _keep_served(run: RunFolder, asof: np.datetime64, table: pl.DataFrame) -> None:
+    """Write down what was served of this session; what is there already is evidence and stays."""
+    path = run.path / "live" / f"{str(asof).replace(':', '')}.parquet"
+    if not path.exists():
+        write_predictions(path, table)
 
 
 def serving_run(workspace: Workspace, run: RunFolder, asof: np.datetime64) -> RunFolder:
@@ -190,52 +258,110 @@ def serving_run(workspace: Workspace, run: RunFolder, asof: np.datetime64) -> Ru
     )
 
 
-def _all_bars(workspace: Workspace, config: RunConfig, asof: str) -> Bars:
+def _all_bars(workspace: Workspace, config: RunConfig, asof: str) -> CheckedBars:
     """Every symbol of the store, not only the run's: a symbol that no model ever saw is predicted too."""
-    wanted = config.data.symbols or config.data.limit
-    if wanted:
-        config = replace(config, data=replace(config.data, symbols=(), limit=0))
-    return load_bars(workspace, replace(config.data, asof=asof)).bars
+    return load_bars(workspace, replace(config.data, symbols=(), limit=0, asof=asof))
 
 
-def _age_warnings(run: RunFolder, bars: Bars, allow_old: bool) -> tuple[str, ...]:
+def _age_warnings(run: RunFolder, bars: Bars, allow_old: bool) -> list[Text]:
     info = run.info
     last = np.datetime64(info["last_teaching_session"])
     age = int((bars.calendar.times > last).sum()) // bars.calendar.bars_per_day
     if age > TOO_OLD_SESSIONS and not allow_old:
         raise RunError(
             f"the last label that taught `{run.name}` is of {last}, {age} sessions before the forecast",
-            f"refit it on everything known: {_with_final(info['command'])}   (or add --allow-old)",
+            f"refit it on everything known: {run.refit_command}   (or add --allow-old)",
         )
-    if age > OLD_SESSIONS:
-        return (f"the last label that taught {run.name} is {age} sessions old: consider a refit (--final)",)
-    return ()
+    if age <= OLD_SESSIONS:
+        return []
+    return [
+        Text(
+            f"{run.name} learned from labels up to {last} only, {age} sessions ago; refit it on everything "
+            f"known before you use a forecast: {run.refit_command}",
+            f"{run.name} 只学到截至 {last} 的标签，距今 {age} 个时点；使用预测前请用全部已知数据重新拟合："
+            f"{run.refit_command}",
+        )
+    ]
 
 
-def _rows_and_reasons(bars: Bars, at: int, wanted: Sequence[str]) -> tuple[I64, pl.DataFrame]:
+def _stale_warnings(bars: Bars) -> list[Text]:
+    """Say when the newest bar is clearly older than the calendar's own today."""
+    last, today = bars.calendar.days[-1].item(), _today()
+    missed = len(exchange_days(bars.calendar.name, last + timedelta(days=1), today)) if last < today else 0
+    if missed <= STALE_SESSIONS:
+        return []
+    return [
+        Text(
+            f"the newest bar is of {last}, about {missed} sessions before today ({today}): these forecasts "
+            "start there. Bring newer bars (barcast data update), or say --asof to mean it",
+            f"最新一根 K 线是 {last}，距今天（{today}）约 {missed} 个交易日：预测从那时起算。"
+            "请更新数据（barcast data update），或用 --asof 明确指定",
+        )
+    ]
+
+
+def _today() -> date:
+    return datetime.now(UTC).date()
+
+
+def _unknown_warnings(bars: Bars, rows: I64, vocabulary: Sequence[str]) -> list[Text]:
+    """Say how many forecast symbols taught the run nothing."""
+    known = set(vocabulary)
+    unknown = [name for row in rows if (name := bars.symbols[bars.symbol_of_row[row]]) not in known]
+    if not unknown:
+        return []
+    names = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
+    return [
+        Text(
+            f"{len(unknown)} of {len(rows)} symbols never taught this run ({names}): their forecasts come "
+            "from their bars alone, with an unknown identity",
+            f"{len(rows)} 个标的中有 {len(unknown)} 个未参与本次训练（{names}）："
+            "其预测只来自自身的 K 线，身份按未知处理",
+        )
+    ]
+
+
+def _rows_and_reasons(found: CheckedBars, at: int, wanted: Sequence[str]) -> tuple[I64, pl.DataFrame]:
     """Return the last row of each symbol that can be predicted, and why the others cannot."""
-    nowhere = sorted(set(wanted) - set(bars.symbols))
-    rows, symbols, reasons = [], nowhere.copy(), ["no usable bar up to this session"] * len(nowhere)
+    bars = found.bars
+    places = {symbol: position for position, symbol in enumerate(bars.symbols)}
     age = own_bars(bars.life_start)
-    for position in np.flatnonzero(np.isin(np.array(bars.symbols), np.array(wanted))):
-        first, stop = bars.offsets[position], bars.offsets[position + 1]
-        if first == stop:
-            reason = "no usable bar"
-        elif bars.session[stop - 1] != at:
-            reason = f"no bar in the last session (its last is {bars.times[stop - 1]})"
-        elif age[stop - 1] < MIN_BARS:
-            reason = (
-                f"short history: {age[stop - 1]} bars since its start or a long hole, {MIN_BARS} are needed"
-            )
+    rows, reasons = [], []
+    for symbol in sorted(wanted):
+        if symbol in places:
+            reason = _why_not(bars, at, age, places[symbol])
         else:
-            rows.append(stop - 1)
-            continue
-        symbols.append(bars.symbols[position])
-        reasons.append(reason)
-    table = pl.DataFrame(
-        {"symbol": symbols, "reason": reasons}, schema={"symbol": pl.String, "reason": pl.String}
-    )
-    return np.array(rows, np.int64), table
+            reason = _why_absent(found.without_bars.get(symbol, ""))
+        if reason is None:
+            rows.append(bars.offsets[places[symbol] + 1] - 1)
+        else:
+            reasons.append((symbol, reason.en, reason.zh))
+    schema = {"symbol": pl.String, "reason": pl.String, "reason_zh": pl.String}
+    return np.array(rows, np.int64), pl.DataFrame(reasons, schema=schema, orient="row")
+
+
+def _why_absent(reason: str) -> Text:
+    if not reason:
+        return Text("no usable bar up to this session", "截至该时点没有可用的 K 线")
+    return Text(reason, f"没有可用的 K 线：{reason.rpartition(': ')[2]}")
+
+
+def _why_not(bars: Bars, at: int, age: I64, position: int) -> Text | None:
+    """Say why a symbol has no forecast at session ``at``; None where it has one."""
+    stop = bars.offsets[position + 1]
+    if bars.offsets[position] == stop:
+        return _why_absent("")
+    if bars.session[stop - 1] != at:
+        last = bars.times[stop - 1]
+        return Text(
+            f"no bar in the last session (its last is {last})", f"最后一个时点没有 K 线（最近一根是 {last}）"
+        )
+    if age[stop - 1] < MIN_BARS:
+        return Text(
+            f"short history: {age[stop - 1]} bars since its start or a long hole, {MIN_BARS} are needed",
+            f"历史太短：自上市或长缺口以来只有 {age[stop - 1]} 根 K 线，至少需要 {MIN_BARS} 根",
+        )
+    return None
 
 
 def score_rows(
@@ -260,8 +386,8 @@ def score_rows(
         model = entry.build(config.options, config.seed)
         model.load(load_arrays(run.weights))
         return np.asarray(model.predict(inputs[rows]), np.float64), volatility
-    from barcast.training.loop import predict_windows
     from barcast.training.networks import load_network, make_resident
+    from barcast.training.predict import predict_windows
 
     num_horizons = len(config.data.horizons)
     network = load_network(
@@ -292,43 +418,3 @@ def needed_rows(bars: Bars, last_rows: I64, look_back: int, warmup: int) -> Bool
     for start, stop in zip(starts, bars.offsets[1:], strict=True):
         keep[start:stop] = True
     return keep
-
-
-def _table(
-    run: RunFolder, config: RunConfig, bars: Bars, rows: I64, scores: F64, volatility: F64
-) -> pl.DataFrame:
-    from scipy.special import ndtr
-
-    frames = []
-    for h, score_map in enumerate(load_maps(run)):
-        y_hat, sigma = score_map.y_hat(scores[:, h]), score_map.sigma(volatility)
-        last = bars.calendar.times[-1].astype("datetime64[us]")
-        frames.append(
-            pl.DataFrame(
-                {
-                    "symbol": np.array(bars.symbols, dtype=object)[bars.symbol_of_row[rows]].tolist(),
-                    "time": [last.item()] * len(rows),
-                    "score": scores[:, h],
-                    "y_hat": y_hat,
-                    "sigma": sigma,
-                    "p_up": ndtr(y_hat / sigma),
-                },
-                schema_overrides={"symbol": pl.String, "time": pl.Datetime("us")},
-            )
-            .with_columns(
-                pl.lit(run.name).alias("run"),
-                pl.lit(config.model).alias("model"),
-                pl.lit(config.seed).alias("seed"),
-                pl.lit(LIVE).alias("segment"),
-                pl.lit(score_map.horizon).alias("horizon"),
-                pl.lit(config.data.delay).alias("delay"),
-                pl.lit("return").alias("target"),
-                pl.lit("universal").alias("route"),
-            )
-            .sort("score", descending=True)
-        )
-    return conform(pl.concat(frames))
-
-
-def _stamp(time: np.datetime64) -> str:
-    return str(time).replace(":", "")

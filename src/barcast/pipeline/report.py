@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
+from barcast.core.errors import BarcastError, RunError
 from barcast.core.runs import RunFolder
 from barcast.core.texts import Text
 from barcast.core.workspace import Workspace
@@ -30,9 +31,9 @@ from barcast.evaluation.results import (
 )
 from barcast.evaluation.series import ModelSeries, model_series
 from barcast.evaluation.sums import METRICS
-from barcast.evaluation.words import METRIC_NAMES, number
+from barcast.evaluation.words import METRIC_NAMES, SEGMENT_NAMES, full_name, model_name, number
 from barcast.pipeline.compare import Compared
-from barcast.pipeline.market import Market
+from barcast.pipeline.market import Market, segment_counts
 from barcast.pipeline.predict import Forecasts
 from barcast.quality import KINDS
 from barcast.reports import data as page
@@ -46,8 +47,15 @@ _REASONS = {
     FEW_SESSIONS: Text("too few sessions", "交易日太少"),
     ABSENT: Text("not given by this model", "该模型不提供"),
 }
+_ITSELF = page.Cell(note=Text("the row that is subtracted", "被减的就是这一行"))
 #: Notes that the page itself shows from other facts.
 _SAID_BY_THE_PAGE = {"survivors_only", "small_universe"}
+#: Columns that stand together; what is not named here, the deciding score and its differences, comes first.
+_VIEWS: dict[str, page.View] = {
+    **dict.fromkeys(("mae", "rmse", "r2", "log_loss", "brier", "pinball", "quantile_coverage"), "errors"),
+    **dict.fromkeys(("direction", "up_share", "mcc", "auc", "session_auc"), "direction"),
+    **dict.fromkeys(("ic", "rank_ic", "icir", "rank_icir"), "order"),
+}
 _LOWER = {"mae", "rmse", "log_loss", "brier", "pinball"}
 _NEUTRAL = {
     "rank_ic": 0.0,
@@ -61,9 +69,16 @@ _NEUTRAL = {
 
 
 def write_run_report(
-    workspace: Workspace, run: RunFolder, compared: Compared, market: Market, forecasts: Forecasts | None
+    workspace: Workspace,
+    run: RunFolder,
+    compared: Compared,
+    market: Market,
+    forecasts: Forecasts | BarcastError,
 ) -> Path:
-    """Write ``report.html`` into the run's folder and return its path."""
+    """Write ``report.html`` into the run's folder and return its path.
+
+    ``forecasts`` may be the error that stood in their way: the page then says so.
+    """
     data = report_data(run, compared, market, forecasts)
     path = run.path / "report.html"
     write_report(path, data)
@@ -71,7 +86,7 @@ def write_run_report(
 
 
 def report_data(
-    run: RunFolder, compared: Compared, market: Market, forecasts: Forecasts | None
+    run: RunFolder, compared: Compared, market: Market, forecasts: Forecasts | BarcastError
 ) -> page.ReportData:
     """Collect everything the page shows."""
     info, state = run.info, run.read("state.json")
@@ -89,7 +104,8 @@ def report_data(
         horizon=chosen.horizon,
         delay=chosen.delay,
         small_universe=market.small_universe,
-        test_openings=compared.openings,
+        test_openings=compared.openings.total,
+        test_openings_elsewhere=compared.openings.elsewhere,
         interval_note=_interval_note(chosen),
         data=_data_summary(market, info),
         verdict=_verdict(chosen),
@@ -98,22 +114,30 @@ def report_data(
         monthly=tuple(_monthly(series, chosen)),
         deciles=_deciles(series, chosen),
         calibration=_calibration(series, chosen),
-        predictions=tuple(_predictions(forecasts)) if forecasts else (),
+        predictions=tuple(_predictions(forecasts, chosen.horizon))
+        if isinstance(forecasts, Forecasts)
+        else (),
         symbols=_symbol_scores(series, chosen),
         loss=_loss(run, market, info),
-        segments=tuple(_segments(market, state, compared.openings)),
+        segments=tuple(_segments(market, state, compared.openings.total)),
         failures=tuple(_failures(run)),
         warnings=tuple(note.text for note in chosen.notes if note.kind not in _SAID_BY_THE_PAGE)
-        + tuple(Text.same(w) for w in (forecasts.warnings if forecasts else ())),
+        + (forecasts.warnings if isinstance(forecasts, Forecasts) else ()),
         config=run.read("config.json"),
         environment=run.read("environment.json"),
-        empty=_empty(forecasts),
+        empty=tuple(_empty(forecasts, chosen)),
     )
 
 
 def _name_in(rows: CommonRows, run: str) -> str:
     """Return what the tables call this run: its model's name, or ``model [run]`` where there are several."""
-    return next(forecast.name for forecast in rows.forecasts if forecast.run == run)
+    for forecast in rows.forecasts:
+        if forecast.run == run:
+            return forecast.name
+    raise RunError(
+        f"`{run}` has no forecast on the rows that every model covers in `{rows.segment}`: nothing to report",
+        f"barcast compare {run}",
+    )
 
 
 def _title(model: str, market: Market) -> Text:
@@ -140,10 +164,10 @@ def _interval_note(comparison: Comparison) -> Text:
 
 
 _OUTCOMES = {
-    BETTER: Text("better than {}", "优于 {}"),
-    WORSE: Text("worse than {}", "劣于 {}"),
-    SAME: Text("not distinguishable from {}", "与 {} 无法区分"),
-    UNKNOWN: Text("not yet comparable with {}", "尚无法与 {} 比较"),
+    BETTER: Text("better than {}", "优于{}"),
+    WORSE: Text("worse than {}", "劣于{}"),
+    SAME: Text("not distinguishable from {}", "与{}无法区分"),
+    UNKNOWN: Text("not yet comparable with {}", "尚无法与{}比较"),
 }
 
 
@@ -158,8 +182,8 @@ def _verdict(comparison: Comparison) -> page.Verdict:
         tone = "negative"
     parts = [(_OUTCOMES[a.outcome], a.opponent) for a in found.against]
     english = ", ".join(text.en.format(opponent) for text, opponent in parts)
-    chinese = "，".join(text.zh.format(opponent) for text, opponent in parts)
-    headline = Text(f"{found.best}: {english}", f"{found.best}：{chinese}")
+    chinese = "，".join(text.zh.format(full_name(opponent).zh) for text, opponent in parts)
+    headline = Text(f"{found.best}: {english}", f"{full_name(found.best).zh}：{chinese}")
     return page.Verdict(tone=tone, headline=headline, details=(comparison.verdict,))
 
 
@@ -174,7 +198,8 @@ def _headline(comparison: Comparison, model: str) -> page.HeadlineScore | None:
     note = None
     if reference is not None:
         value = number(metric, reference.scores[metric].value)
-        note = Text(f"{table.reference}: {value} on the same rows", f"同样样本上 {table.reference}：{value}")
+        name = model_name(table.reference)
+        note = Text(f"{name.en}: {value} on the same rows", f"同样样本上{name.zh}：{value}")
     return page.HeadlineScore(
         name=METRIC_NAMES[metric],
         value=_number(score.value),
@@ -197,30 +222,27 @@ def _comparisons(compared: Compared, model: str) -> Iterable[page.Comparison]:
         horizon = f", h={comparison.horizon}" if several else ""
         for name, table in comparison.tables.items():
             english, chinese = titles[name]
-            yield _comparison(
-                comparison,
-                table,
-                model,
-                Text(
-                    f"{comparison.segment}{horizon}, {english}", f"{comparison.segment}{horizon}，{chinese}"
-                ),
-            )
+            segment = SEGMENT_NAMES[comparison.segment]
+            title = Text(f"{segment.en}{horizon}, {english}", f"{segment.zh}{horizon}，{chinese}")
+            yield _comparison(comparison, table, model, title)
 
 
 def _comparison(comparison: Comparison, table: Table, model: str, title: Text) -> page.Comparison:
     metrics = list(dict.fromkeys(metric for row in table.rows for metric in row.scores))
     metrics.sort(key=lambda metric: metric != comparison.primary)
-    columns = [_metric_column(metric) for metric in metrics[:1]]
+    columns = [_metric_column(metrics[0], "skill")]
     if table.reference:
-        columns.append(_difference_column("vs_reference", table.reference))
+        columns.append(_difference_column("vs_reference", table.reference, metrics[0]))
     if table.best_naive:
-        columns.append(_difference_column("vs_naive", table.best_naive))
-    columns += [_metric_column(metric) for metric in metrics[1:]]
+        columns.append(_difference_column("vs_naive", table.best_naive, metrics[0]))
+    columns += [_metric_column(metric, _VIEWS[metric]) for metric in metrics[1:]]
     columns += [
         page.Column(key="coverage", title=Text("covers", "覆盖"), format="percent"),
-        page.Column(key="train_seconds", title=Text("trained in", "训练用时"), format="seconds"),
-        page.Column(key="size_bytes", title=Text("size", "大小"), format="bytes"),
-        page.Column(key="predict_seconds", title=Text("predicted in", "预测用时"), format="seconds"),
+        page.Column(key="train_seconds", title=Text("trained in", "训练用时"), format="seconds", view="cost"),
+        page.Column(key="size_bytes", title=Text("size", "大小"), format="bytes", view="cost"),
+        page.Column(
+            key="predict_seconds", title=Text("predicted in", "预测用时"), format="seconds", view="cost"
+        ),
     ]
     return page.Comparison(
         title=title,
@@ -230,19 +252,23 @@ def _comparison(comparison: Comparison, table: Table, model: str, title: Text) -
     )
 
 
-def _metric_column(metric: str) -> page.Column:
-    kind: page.Format = "percent" if metric in _PERCENT else "basis_points" if metric in _RETURNS else "score"
+def _format(metric: str) -> page.Format:
+    return "percent" if metric in _PERCENT else "basis_points" if metric in _RETURNS else "score"
+
+
+def _metric_column(metric: str, view: page.View) -> page.Column:
     better = None if metric == "up_share" else "lower" if metric in _LOWER else "higher"
     return page.Column(
-        key=metric, title=METRIC_NAMES[metric], format=kind, better=better, neutral=_NEUTRAL.get(metric)  # type: ignore[arg-type]
+        key=metric, title=METRIC_NAMES[metric], format=_format(metric), better=better,  # type: ignore[arg-type]
+        neutral=_NEUTRAL.get(metric), view=view,
     )  # fmt: skip
 
 
-def _difference_column(key: str, opponent: str) -> page.Column:
+def _difference_column(key: str, opponent: str, metric: str) -> page.Column:
     return page.Column(
         key=key,
-        title=Text(f"minus {opponent}", f"减 {opponent}"),
-        format="score",
+        title=Text(f"minus {opponent}", f"减{model_name(opponent).zh}"),
+        format=_format(metric),
         neutral=0.0,
         help=Text(
             "Paired difference of the first column on the same sessions; an interval above 0 is a real lead.",
@@ -255,7 +281,7 @@ def _comparison_row(row: Row, table: Table, metrics: list[str], model: str) -> p
     cells = [_cell(row.scores.get(metrics[0]))]
     for opponent, differences in ((table.reference, row.vs_reference), (table.best_naive, row.vs_naive)):
         if opponent:
-            cells.append(_cell(differences.get(metrics[0])))
+            cells.append(_ITSELF if opponent == row.model else _cell(differences.get(metrics[0])))
     cells += [_cell(row.scores.get(metric)) for metric in metrics[1:]]
     cost = row.cost
     cells += [
@@ -264,7 +290,8 @@ def _comparison_row(row: Row, table: Table, metrics: list[str], model: str) -> p
     ]
     group = {NAIVE: "naive", REFERENCE: "reference"}.get(row.kind, "model")
     return page.ComparisonRow(
-        name=Text.same(row.model), cells=tuple(cells), group=group, is_this_run=row.model == model  # type: ignore[arg-type]
+        name=model_name(row.model), cells=tuple(cells), group=group, is_this_run=row.model == model,  # type: ignore[arg-type]
+        typed=row.model,
     )  # fmt: skip
 
 
@@ -365,18 +392,18 @@ def _loss(run: RunFolder, market: Market, info: dict[str, Any]) -> tuple[page.Lo
 
 
 def _segments(market: Market, state: dict[str, Any], openings: int) -> Iterable[page.Segment]:
-    bars = market.bars
-    unpurged = market.plan.segment_of(bars.session)
-    known = market.labels.known.any(axis=1)
-    for code, (name, (first, last)) in enumerate(market.plan.spans.items()):
-        labelled = int((market.segment == code).sum())
+    bars, counts = market.bars, segment_counts(market)
+    for name, (first, last) in market.plan.spans.items():
+        found = counts[name]
         yield page.Segment(
             name=name,
             first_session=str(bars.calendar.times[first]),
             last_session=str(bars.calendar.times[last]),
             num_sessions=last - first + 1,
-            num_labelled=labelled,
-            num_purged=int(((unpurged == code) & known).sum()) - labelled,
+            num_labelled=found["labelled"],
+            num_purged=found["purged"],
+            num_terminal=found["terminal"] + found["purged_terminal"],
+            num_unknown=found["unknown"],
             is_sealed=name == "test" and not openings,
         )
 
@@ -410,17 +437,15 @@ def _data_summary(market: Market, info: dict[str, Any]) -> page.DataSummary:
     )
 
 
-def _predictions(forecasts: Forecasts) -> Iterable[page.Prediction]:
-    first = forecasts.table["horizon"].min() if len(forecasts.table) else None
-    for rank, row in enumerate(forecasts.table.filter(horizon=first).iter_rows(named=True), start=1):
+def _predictions(forecasts: Forecasts, horizon: int) -> Iterable[page.Prediction]:
+    asof, end = forecasts.asof, forecasts.for_sessions[horizon]
+    for rank, row in enumerate(forecasts.table.filter(horizon=horizon).iter_rows(named=True), start=1):
         yield page.Prediction(
-            symbol=row["symbol"], as_of=forecasts.asof, for_session=forecasts.for_session, y_hat=row["y_hat"],
-            sigma=row["sigma"], p_up=row["p_up"], score=row["score"], rank=rank,
+            symbol=row["symbol"], as_of=asof, for_session=end, y_hat=row["y_hat"], sigma=row["sigma"],
+            p_up=row["p_up"], score=row["score"], rank=rank,
         )  # fmt: skip
-    for symbol, reason in forecasts.reasons.iter_rows():
-        yield page.Prediction(
-            symbol=symbol, as_of=forecasts.asof, for_session=forecasts.for_session, note=Text.same(reason)
-        )
+    for symbol, english, chinese in forecasts.reasons.iter_rows():
+        yield page.Prediction(symbol=symbol, as_of=asof, for_session=end, note=Text(english, chinese))
 
 
 def _failures(run: RunFolder) -> Iterable[page.Failure]:
@@ -433,11 +458,13 @@ def _failures(run: RunFolder) -> Iterable[page.Failure]:
         )
 
 
-def _empty(forecasts: Forecasts | None) -> tuple[page.EmptyReason, ...]:
-    if forecasts is not None:
-        return ()
-    reason = Text(
-        "no refit on everything known yet: add --final to the training command",
-        "尚未用全部已知数据重新训练：请在训练命令后加 --final",
-    )
-    return (page.EmptyReason(section="predictions", reason=reason),)
+def _empty(forecasts: Forecasts | BarcastError, comparison: Comparison) -> Iterable[page.EmptyReason]:
+    if not isinstance(forecasts, Forecasts):
+        reason = Text(f"No forecasts: {forecasts}", f"没有预测：{forecasts}")
+        yield page.EmptyReason(section="predictions", reason=reason)
+    if not comparison.cross_sectional:
+        reason = Text(
+            "Left out: a session of a small universe has too few symbols to sort into buckets.",
+            "未给出：标的过少，每个时点无法按分数分组。",
+        )
+        yield page.EmptyReason(section="deciles", reason=reason)

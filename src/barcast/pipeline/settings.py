@@ -11,9 +11,13 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from barcast.core.config import from_plain, load_toml, to_plain
+from barcast.core.config import from_plain, load_toml, nearest, read_values, to_plain
 from barcast.core.errors import UsageError
 from barcast.core.workspace import Workspace
+from barcast.training.config import TrainConfig
+
+#: What a run reads of any settings file, besides one table a model; and what only ``barcast.toml`` may hold.
+TABLES, WORKSPACE_TABLES = ("seed", "data", "train"), ("quality", "features")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +56,10 @@ class DataConfig:
             raise UsageError("`hold_out_fold` is -1 or 0 .. 19 and `limit` is not negative")
 
 
+#: Tables that every model shares.
+_SHARED: dict[str, type] = {"data": DataConfig, "train": TrainConfig}
+
+
 @dataclass(frozen=True)
 class RunConfig:
     """Everything that shapes a run.
@@ -73,7 +81,7 @@ class RunConfig:
     seed: int
     data: DataConfig
     options: Any
-    train: Any
+    train: TrainConfig | None
 
     def plain(self) -> dict[str, Any]:
         """Return the config as plain values, as saved in config.json."""
@@ -89,45 +97,114 @@ def resolve(
     Raises
     ------
     UsageError
-        On an unknown key or a value of the wrong kind, with the file or flag it came from.
+        On an unknown table or key or a value of the wrong kind, with the file or flag it came from; on an
+        option that the model would ignore; on a device that this machine does not have.
     """
     from barcast.models.registry import model_entry  # local: brings torch along
-    from barcast.training.loop import TrainConfig
+    from barcast.training.networks import check_device
 
     entry = model_entry(model)
     if entry.kind == "naive":
         raise UsageError(
             f"`{model}` is a rule: there is nothing to train", "every comparison holds it already"
         )
-    kinds: dict[str, type] = {"data": DataConfig, "train": TrainConfig, "options": entry.config}
-    merged: dict[str, dict[str, Any]] = {name: {} for name in kinds}
-    seed = 0
-    for where, source in (("barcast.toml", workspace.settings), (str(file), load_toml(file) if file else {})):
-        seed = _whole(source.get("seed", seed), f"{where}: seed")
-        for section, table in (("data", "data"), ("train", "train"), ("options", model)):
-            merged[section].update(_only_tables(source.get(table, {}), f"{where} [{table}]"))
+    kinds = {**_SHARED, model: entry.config}
+    merged = _from_files(workspace, file, kinds)
     for name, value in (flags or {}).items():
         if value is None:
             continue
-        if name == "seed":
-            seed = _whole(value, "seed")
-            continue
-        owner = next((part for part, kind in kinds.items() if name in {f.name for f in fields(kind)}), None)
-        if owner is None:
-            raise UsageError(f"`{name}` is not an option of model `{model}`", "barcast train --help")
-        merged[owner][name] = value
-    data = from_plain(DataConfig, merged["data"], "data")
-    options: Any = from_plain(entry.config, merged["options"], model)
+        owner = "" if name == "seed" else next((part for part in kinds if name in _names(kinds[part])), None)
+        if owner is None or (owner == "train" and entry.kind != "network"):
+            raise UsageError(f"`{name}` is not an option of model `{model}`", _takers(name))
+        merged[owner].update(read_values(kinds[owner], {name: value}, owner) if owner else {name: value})
+    seed = _whole(merged[""].get("seed", 0), "seed")
     train = None
     if entry.kind == "network":
-        train = from_plain(TrainConfig, {**merged["train"], "seed": seed}, "train")
-    return RunConfig(model, seed, data, options, train)
+        train = TrainConfig(**merged["train"], seed=seed)
+        check_device(train.device)
+    return RunConfig(model, seed, DataConfig(**merged["data"]), entry.config(**merged[model]), train)
+
+
+def _from_files(
+    workspace: Workspace, file: Path | None, kinds: Mapping[str, type]
+) -> dict[str, dict[str, Any]]:
+    """Merge ``barcast.toml`` and ``file`` by table; what stands above the tables goes by the name ''."""
+    check_workspace(workspace)
+    sources = [(workspace.settings_file, workspace.settings)]
+    if file is not None:
+        sources.append((file, load_toml(file)))
+        _check_names(*sources[-1], allowed=TABLES)
+    merged: dict[str, dict[str, Any]] = {name: {} for name in ("", *kinds)}
+    for path, source in sources:
+        if "seed" in source:
+            merged[""]["seed"] = _whole(source["seed"], f"{path}: seed")
+        for table, kind in kinds.items():
+            values, where = source.get(table, {}), f"{path}: {table}"
+            if not isinstance(values, Mapping):
+                raise UsageError(f"{where}: expected a table of options, found `{values!r}`")
+            if kind is TrainConfig and "seed" in values:
+                raise UsageError(f"{where}: `seed` is of the whole run", "put it above the tables: seed = 1")
+            merged[table].update(read_values(kind, values, where))
+    return merged
+
+
+def check_workspace(workspace: Workspace) -> None:
+    """Refuse what nothing would read in the workspace's ``barcast.toml``.
+
+    Raises
+    ------
+    UsageError
+        With the file and the nearest name.
+    """
+    path, source = workspace.settings_file, workspace.settings
+    _check_names(path, source, allowed=(*TABLES, *WORKSPACE_TABLES))
+    if not isinstance(source.get("quality", {}), Mapping):
+        raise UsageError(f"{path}: quality: expected a table, found `{source['quality']!r}`")
+    features = source.get("features", {})
+    for name in features if isinstance(features, Mapping) else ():
+        if name != "files":
+            raise UsageError(f"{path}: features: unknown key `{name}`", nearest(name, ["files"]))
+
+
+def _check_names(path: Path, source: Mapping[str, Any], *, allowed: tuple[str, ...]) -> None:
+    unknown = [name for name in source if name not in allowed]
+    if not unknown:
+        return
+    from barcast.models.registry import model_entries  # local: brings torch along
+
+    models = [entry.name for entry in model_entries() if entry.kind != "naive"]
+    for name in unknown:
+        if name in models:
+            continue
+        owner = next((table for table, kind in _SHARED.items() if name in _names(kind)), None)
+        if name in WORKSPACE_TABLES:
+            todo = "it is of the whole workspace: put it into its barcast.toml"
+        elif owner:
+            todo = f"it is a key of the table [{owner}]"
+        else:
+            todo = nearest(name, [*allowed, *models])
+        raise UsageError(f"{path}: nothing reads `{name}`", todo)
+
+
+def _names(kind: type) -> set[str]:
+    return {f.name for f in fields(kind)}
+
+
+def _takers(name: str) -> str:
+    """Say which models have an option, or where all of them are listed."""
+    from barcast.models.registry import model_entries
+
+    takers = [
+        entry.name
+        for entry in model_entries()
+        if name in _names(entry.config) or (entry.kind == "network" and name in _names(TrainConfig))
+    ]
+    return f"models that take it: {', '.join(takers)}" if takers else "barcast train --help"
 
 
 def from_run(plain: Mapping[str, Any]) -> RunConfig:
     """Build the config again from a run's config.json."""
     from barcast.models.registry import model_entry
-    from barcast.training.loop import TrainConfig
 
     entry = model_entry(plain["model"])
     return RunConfig(
@@ -142,10 +219,4 @@ def from_run(plain: Mapping[str, Any]) -> RunConfig:
 def _whole(value: Any, where: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise UsageError(f"{where}: expected a whole number, found `{value!r}`")
-    return value
-
-
-def _only_tables(value: Any, where: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise UsageError(f"{where}: expected a table of options, found `{value!r}`")
     return value

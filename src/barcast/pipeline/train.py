@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from barcast.core.atomic import write_text
+from barcast.core.bars import MIN_SYMBOLS
 from barcast.core.config import from_plain, to_plain
 from barcast.core.errors import RunError
 from barcast.core.predictions import write_predictions
@@ -19,7 +20,7 @@ from barcast.features import FeatureSet
 from barcast.models.registry import ModelEntry, model_entry
 from barcast.pipeline.dataset import Dataset, build_dataset, resolve_features, run_features
 from barcast.pipeline.forecast import ScoreMap, fit_score_map, prediction_rows
-from barcast.pipeline.market import Market, load_market
+from barcast.pipeline.market import Market, load_market, segment_counts
 from barcast.pipeline.settings import RunConfig
 from barcast.store import MarketStore
 from barcast.store.lock import writer_lock
@@ -27,6 +28,8 @@ from barcast.windows.index import MIN_BARS, own_bars
 
 #: Segments whose rows go into the predictions table.
 SCORED = ("weigh", "route", "test")
+#: Findings of each kind that are saved with a run; their counts are whole.
+EXAMPLES = 20
 
 
 @dataclass(frozen=True)
@@ -58,24 +61,25 @@ def train(
     progress = progress or Progress(enabled=False)
     entry = model_entry(config.model)
     started = time.perf_counter()
+    features = resolve_features(workspace, config.data.features)
     if market is None:
         progress.note("reading the store, checking bars, making labels")
         market = load_market(workspace, config.data)
+    if config.data.asof[:10] not in ("", market.cutoff[:10]):
+        progress.note(f"as of {config.data.asof}: the last stored session up to then is {market.cutoff}")
     config = _in_one_spelling(config, market)
-    features = resolve_features(workspace, config.data.features)
     identity = _identity(config.plain(), market, features)
     run = run_folder(workspace, config.model, identity)
     if run.is_done and not fresh:
         progress.note(f"{run.name} is there already (use --fresh to train it again)")
         return Trained(run, market)
-    _check_device(config)
     if market.left_out:
         found = ", ".join(f"{kind} {num:,}" for kind, num in market.left_out.items())
         progress.note(f"rows left out by the quality policy: {found}")
     if market.small_universe:
         progress.note(
-            "small universe (fewer than 30 symbols a session): features normalised on `fit`, target the "
-            "return over trailing volatility, scores through time instead of RankIC"
+            f"small universe (fewer than {MIN_SYMBOLS} symbols a session): features normalised on `fit`, "
+            "target the return over trailing volatility, scores through time instead of RankIC"
         )
     progress.note(f"features `{features.name}` for {count(len(market.bars))} bars")
     dataset = build_dataset(market, workspace, features, tabular=entry.kind == "tabular")
@@ -87,7 +91,7 @@ def train(
         trained = time.perf_counter()
         maps = _calibrate_and_predict(run, config, dataset, outcome, progress)
         save_state(run, dataset, maps)
-        write_text(run.path / "quality.json", market.quality.to_json())
+        write_text(run.path / "quality.json", market.quality.to_json(max_findings=EXAMPLES))
         times = {
             "prepare_seconds": round(prepared - started, 3),
             "train_seconds": round(trained - prepared, 3),
@@ -98,15 +102,11 @@ def train(
 
 
 def _in_one_spelling(config: RunConfig, market: Market) -> RunConfig:
-    """Return the config with symbols as the store has them: however they were typed, it is the same run."""
-    return replace(config, data=replace(config.data, symbols=market.config.symbols))
+    """Return the config without what is a matter of typing: another spelling is the same run.
 
-
-def _check_device(config: RunConfig) -> None:
-    if config.train is not None:
-        from barcast.training.networks import check_device  # local: brings torch along
-
-        check_device(config.train.device)
+    Symbols are named as the store has them; the cutoff, part of the identity, says what ``asof`` did.
+    """
+    return replace(config, data=replace(config.data, symbols=market.config.symbols, asof=""))
 
 
 def _identity(plain: dict[str, Any], market: Market, features: FeatureSet) -> str:
@@ -143,6 +143,7 @@ def market_facts(market: Market) -> dict[str, Any]:
         "small_universe": market.small_universe,
         "quality_policy": dict(market.policy.choices),
         "left_out": market.left_out,
+        "segments": segment_counts(market),
     }
 
 
@@ -205,10 +206,12 @@ def _fit_network(
 ) -> Outcome:  # fmt: skip
     import torch
 
-    from barcast.training.loop import TrainingData, fit_network, predict_windows
-    from barcast.training.networks import build_network, make_resident
+    from barcast.training.loop import fit_network
+    from barcast.training.networks import TrainingData, build_network, make_resident
+    from barcast.training.predict import predict_windows
 
     options = config.train
+    assert options is not None
     if dataset.features.window_normalised or not entry.supports_stretches:
         options = replace(options, stretch_length=1)
     torch.manual_seed(config.seed)
@@ -354,19 +357,20 @@ def load_maps(run: RunFolder) -> tuple[ScoreMap, ...]:
 def failures(dataset: Dataset) -> list[dict[str, str]]:
     """Return the symbols that this run could not serve, why, and what serves them instead."""
     bars = dataset.market.bars
-    table = []
     lengths = np.diff(bars.offsets)
     longest = np.zeros(bars.num_symbols, np.int64)
     np.maximum.at(longest, bars.symbol_of_row, own_bars(bars.life_start))
+    reasons = dict(dataset.market.without_bars)
     for position, symbol in enumerate(bars.symbols):
         if not lengths[position]:
-            reason = "no usable bar: all were masked or lie outside the calendar"
+            reasons[symbol] = "no usable bar: all lie outside the calendar"
         elif longest[position] < MIN_BARS:
-            reason = f"short history: {longest[position]} bars without a long hole, {MIN_BARS} are needed"
-        else:
-            continue
-        table.append({"symbol": symbol, "stage": "predict", "reason": reason, "fallback": "no prediction"})
-    return table
+            found = f"{longest[position]} bars without a long hole"
+            reasons[symbol] = f"short history: {found}, {MIN_BARS} are needed"
+    return [
+        {"symbol": symbol, "stage": "predict", "reason": reason, "fallback": "no prediction"}
+        for symbol, reason in sorted(reasons.items())
+    ]
 
 
 def refit(
@@ -396,7 +400,6 @@ def refit(
     if run.is_done and not fresh:
         progress.note(f"{run.name} is there already")
         return run
-    _check_device(config)
     dataset = build_dataset(market, workspace, features, tabular=entry.kind == "tabular", final=True)
     with writer_lock(run.path):
         run = begin(workspace, config, identity, dataset, fresh=fresh, final=True, parent=parent.name)

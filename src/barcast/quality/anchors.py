@@ -11,23 +11,18 @@ import polars as pl
 
 from barcast.core.arrays import F64, I64, Bools
 from barcast.core.bars import LONG_HOLE_SESSIONS
+from barcast.core.limits import FREE_SESSIONS, HALF_TICK, board_limits, boards_of
 from barcast.quality.steps import moves
 from barcast.quality.table import Table, row_numbers
 
-#: Half of the last digit of stock prices.
-HALF_TICK = 0.005
 #: A fall of the implied factor below this is a stitched anchor, on top of what rounding can do.
 ANCHOR_STEP = 0.002
 #: Falls of the implied factor above this that rounding can explain are noise worth knowing.
 NOISE_STEP = 0.005
 #: An adjusted close may exceed the traded one by this share and still be rounding.
 ABOVE_RAW = 0.0005
-#: Rows after a listing, or after a hole of more than 20 sessions, in which limits do not bind.
-FREE_ROWS = 5
 #: What rounding and odd last prices may add to a limit, besides two ticks.
 LIMIT_SLACK = 0.005
-#: ChiNext went from 10 % to 20 % on this day.
-CHINEXT_REFORM = np.datetime64("2020-08-24")
 
 
 def anchor_findings(table: Table) -> list[pl.DataFrame]:
@@ -99,17 +94,15 @@ def _beyond_limit(table: Table) -> pl.DataFrame:
 
 def _price_limit(table: Table) -> F64:
     """Return the daily limit of each row's board, as a fraction; ST shares have less."""
-    codes = pl.Series(table.symbols)
-    star = codes.str.contains(r"^68[89]").to_numpy()
-    beijing = codes.str.contains(r"^(4|8|92)").to_numpy()
-    chinext = codes.str.contains(r"^30").to_numpy()[table.symbol_of_row]
-    board = np.where(star, 0.2, np.where(beijing, 0.3, 0.1))[table.symbol_of_row]
-    reformed = table.frame["time"].to_numpy() >= CHINEXT_REFORM
-    return np.asarray(np.where(chinext & reformed, 0.2, board), np.float64)
+    board = boards_of(table.symbols)[table.symbol_of_row]
+    return board_limits(board, table.frame["time"].to_numpy())
 
 
 def _without_limit(table: Table) -> Bools:
-    """Whether a row is among the first of its symbol, or the first after a long hole."""
-    early = np.arange(len(table)) - table.first_row < FREE_ROWS
+    """Whether a row is among the first of its symbol, or the first after a long hole.
+
+    Whether a first row is a listing cannot be told from bars, so all boards get the most that any allows.
+    """
+    early = np.arange(len(table)) - table.first_row < FREE_SESSIONS
     gap = table.session - table.session[table.previous] - 1
     return np.asarray(early | ((table.previous >= 0) & (gap > LONG_HOLE_SESSIONS)), bool)

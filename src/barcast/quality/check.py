@@ -8,12 +8,15 @@ import polars as pl
 
 from barcast.core.calendar import Calendar
 from barcast.quality.anchors import anchor_findings
+from barcast.quality.copies import copy_findings
 from barcast.quality.levels import level_findings
 from barcast.quality.panel import panel_findings
 from barcast.quality.report import QualityReport
 from barcast.quality.rows import conflict_findings, row_findings, time_findings
 from barcast.quality.steps import step_findings
 from barcast.quality.table import Table
+
+_DETECTORS = (row_findings, step_findings, level_findings, copy_findings, anchor_findings, panel_findings)
 
 
 def check_bars(
@@ -51,7 +54,7 @@ def check_bars(
     found = conflict_findings(frame, conflicts)
     if len(frame):
         table = Table.build(frame, calendar, market)
-        for detect in (row_findings, step_findings, level_findings, anchor_findings, panel_findings):
+        for detect in _DETECTORS:
             found += detect(table)
         found += time_findings(table, now)
     return QualityReport.build(frame, calendar, market, found)

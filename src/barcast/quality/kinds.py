@@ -322,6 +322,22 @@ _ALL = (
         causal=False,
     ),
     Kind(
+        name="identical_symbols",
+        title=Text("same bars under two symbols", "两个代码的K线相同"),
+        meaning=Text(
+            "at least 20 bars that moved have the time, prices and volume of another symbol's; the value "
+            "counts them",
+            "至少 20 根有波动的K线与另一代码的时间、价格、成交量完全相同；数值为其根数",
+        ),
+        todo=Text(
+            "one security under two names, or a file saved twice: keep one of the two symbols, since a model "
+            "would learn and be scored on the same rows twice",
+            "同一证券的两个代码，或同一文件保存了两次：请只保留一个代码，否则同样的行会被重复学习和重复评分",
+        ),
+        causal=False,
+        in_row=False,
+    ),
+    Kind(
         name="stitched_anchor",
         title=Text("stitched anchor", "复权锚点拼接"),
         meaning=Text(

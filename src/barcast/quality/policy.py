@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from barcast.core.errors import QualityError, UsageError
-from barcast.quality.kinds import CHOICES, KINDS, Choice, known_kind
+from barcast.quality.kinds import KINDS, Choice, known_kind
 
 if TYPE_CHECKING:
     from barcast.quality.report import QualityReport
@@ -49,26 +48,9 @@ class QualityPolicy:
         full = {name: self.choices.get(name, kind.default) for name, kind in KINDS.items()}
         object.__setattr__(self, "choices", full)
 
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, Any], flags: Iterable[str] = ()) -> QualityPolicy:
-        """Build a policy from the `[quality]` table of `barcast.toml` and flags such as ``zero_volume=mask``.
-
-        Flags win over the file.
-        """
-        return cls({**{str(name): choice for name, choice in settings.items()}, **dict(map(_flag, flags))})
-
     def choice(self, kind: str) -> Choice:
         """Return what happens to findings of a kind."""
         return self.choices[known_kind(kind).name]
-
-
-def _flag(text: str) -> tuple[str, Any]:
-    name, equals, choice = text.partition("=")
-    if not equals:
-        raise UsageError(
-            f"`{text}` is not KIND=CHOICE", f"for example zero_volume=mask ({', '.join(CHOICES)})"
-        )
-    return name.strip(), choice.strip()
 
 
 def _check(name: str, choice: object) -> None:

@@ -5,17 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import polars as pl
 
 from barcast.core.calendar import Calendar
-from barcast.core.errors import DataError
 from barcast.quality.kinds import KINDS, Choice
 from barcast.quality.policy import QualityPolicy
 from barcast.quality.table import FINDING_COLUMNS, WHOLE_PANEL
-
-FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -117,42 +113,29 @@ class QualityReport:
             rows.append(SummaryRow(kind, count, symbols, chosen.choice(kind), example_words(part)))
         return rows
 
-    def to_json(self) -> str:
-        """Return everything as JSON text; times in ISO form, NaN as null."""
-        columns = self.findings.with_columns(
-            pl.col("time", "until").cast(pl.String), pl.col("value").fill_nan(None)
-        )
+    def to_json(self, max_findings: int | None = None) -> str:
+        """Return everything as JSON text; times in ISO form, NaN as null.
+
+        Parameters
+        ----------
+        max_findings : int, optional
+            Findings of each kind to give as examples, largest values first; all by default. ``counts`` and
+            ``symbols`` (by kind) are those of the whole check either way.
+        """
+        shown = self.findings
+        if max_findings is not None:
+            size = pl.col("value").fill_nan(0).abs().rank("ordinal", descending=True)
+            shown = shown.filter(size.over("kind") <= max_findings)
+        columns = shown.with_columns(pl.col("time", "until").cast(pl.String), pl.col("value").fill_nan(None))
         head = {name: getattr(self, name) for name in _HEAD}
         return json.dumps(
             {
-                "format": FORMAT, **head, "counts": self.counts, "survivors_only": self.survivors_only,
-                "time_type": "date" if self.findings.schema["time"] == pl.Date else "datetime",
-                "findings": columns.to_dict(as_series=False),
+                **head, "survivors_only": self.survivors_only, "counts": self.counts,
+                "symbols": {row.kind: row.num_symbols for row in self.summary_rows()},
+                "max_findings": max_findings, "findings": columns.to_dict(as_series=False),
             },
             ensure_ascii=False, allow_nan=False,
         )  # fmt: skip
-
-    @classmethod
-    def from_json(cls, text: str) -> QualityReport:
-        """Read what `to_json` wrote.
-
-        Raises
-        ------
-        DataError
-            On text of another shape or of a newer format.
-        """
-        try:
-            value = json.loads(text)
-            newer = value["format"] > FORMAT
-            kind = pl.Date() if value["time_type"] == "date" else pl.Datetime("us")
-            findings = _read(value["findings"], kind)
-            head = {name: value[name] for name in _HEAD}
-        except (KeyError, TypeError, ValueError, pl.exceptions.PolarsError) as error:
-            again = "run `barcast data check --json` again"
-            raise DataError(f"not a quality report: {error}", again) from error
-        if newer:
-            raise DataError("this quality report was written by a newer barcast", "upgrade barcast")
-        return cls(**head, findings=findings)
 
 
 _HEAD = ("market", "calendar", "frequency", "num_rows", "num_symbols", "first", "last")
@@ -179,16 +162,6 @@ def _in_order(found: list[pl.DataFrame], time: pl.DataType) -> pl.DataFrame:
         .with_columns(pl.when(value.is_finite()).then(value).otherwise(float("nan")))
         .with_columns(pl.col("detail").fill_null(""))
     )
-
-
-def _read(columns: dict[str, list[Any]], time: pl.DataType) -> pl.DataFrame:
-    frame = pl.DataFrame(columns, schema={name: _TYPES.get(name, pl.String) for name in FINDING_COLUMNS})
-    to_time = (
-        pl.col("time", "until").str.to_date()
-        if time == pl.Date
-        else pl.col("time", "until").str.to_datetime(time_unit="us")
-    )
-    return frame.with_columns(to_time, pl.col("value").fill_null(float("nan")))
 
 
 def example_words(part: pl.DataFrame) -> str:

@@ -7,19 +7,18 @@ infinities become ``None`` on the way to JSON) and is drawn as a dash; a :class:
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from barcast.core.config import from_plain, to_plain
 from barcast.core.errors import UsageError
 from barcast.core.texts import Text
 
 Format = Literal[
     "text", "integer", "number", "score", "percent", "basis_points", "seconds", "bytes"
 ]  # fmt: skip
+View = Literal["skill", "errors", "direction", "order", "cost"]
 Section = Literal[
     "comparison", "monthly", "deciles", "calibration", "predictions", "symbols", "training", "defects",
     "segments", "failures",
@@ -41,6 +40,8 @@ class Column:
     """Value without skill, where bars start: 0 for RankIC, 0.5 for AUC; ``None`` draws dots."""
     help: Text | None = None
     """One sentence: what the number means."""
+    view: View = "skill"
+    """The columns that stand together: a comparison shows one view at a time, so that it fits the page."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +68,8 @@ class ComparisonRow:
     """One for each column, in order."""
     group: Literal["naive", "reference", "model"] = "model"
     """``naive`` rows know nothing, the ``reference`` (ridge) is the row to beat."""
+    typed: str = ""
+    """What a user types for this model, shown where ``name`` is a translation."""
     is_this_run: bool = False
 
 
@@ -161,6 +164,10 @@ class Segment:
     """Rows with a known label that stayed."""
     num_purged: int
     """Rows dropped because their label would be known inside a later segment."""
+    num_terminal: int = 0
+    """Of all these, rows of symbols that ended before the label's exit."""
+    num_unknown: int = 0
+    """Rows that lack a label."""
     is_sealed: bool = False
 
 
@@ -341,7 +348,9 @@ class ReportData:
     small_universe: bool
     """Fewer than 30 symbols a session: time-series scores instead of scores across symbols."""
     test_openings: int
-    """How often the sealed test segment of this data and label was opened in the workspace; 0 is sealed."""
+    """How often the sealed test segment was opened in the workspace; 0 is sealed."""
+    test_openings_elsewhere: int = 0
+    """Those among them at other versions or selections of the data over the same dates."""
     interval_note: Text
     """How the intervals were made, for example "95 % intervals from blocks of 20 sessions"."""
     data: DataSummary
@@ -357,28 +366,10 @@ class ReportData:
     segments: tuple[Segment, ...] = ()
     failures: tuple[Failure, ...] = ()
     warnings: tuple[Text, ...] = ()
-    evidence_run: str = ""
-    """Run whose scores are shown, where this one is a refit on everything known."""
     config: dict[str, Any] = field(default_factory=dict)
     """Resolved config: plain values, nested."""
     environment: dict[str, Any] = field(default_factory=dict)
     empty: tuple[EmptyReason, ...] = ()
-
-
-def to_json(data: ReportData) -> str:
-    """Return the report's data as JSON; NaN and infinities become null."""
-    return json.dumps(finite(to_plain(data)), ensure_ascii=False, allow_nan=False)
-
-
-def from_json(text: str) -> ReportData:
-    """Read back what :func:`to_json` wrote.
-
-    Raises
-    ------
-    UsageError
-        On a key that this version does not know, or a value of the wrong kind.
-    """
-    return from_plain(ReportData, json.loads(text), "report")
 
 
 def finite(value: Any) -> Any:

@@ -25,6 +25,8 @@ from barcast.core.predictions import SEGMENTS
 
 #: Shares of the sessions, in the order of ``SEGMENTS``.
 DEFAULT_SHARES = (0.60, 0.08, 0.08, 0.08, 0.16)
+#: What the first rows of a young market are spent on before one of them may teach.
+_FIRST_BARS = 20
 #: Segment code of a row that serves none.
 PURGED = -1
 
@@ -107,7 +109,8 @@ class SegmentPlan:
             raise UsageError(
                 f"{len_of(sessions)} sessions, cut {percent(shares)} into {', '.join(SEGMENTS)}, leave "
                 f"segment `{short}` with {counts.min()}; a label takes {longest}, so it would have none",
-                f"give at least {enough} days of history, a shorter horizon, or other shares",
+                f"give at least {enough} days of history"
+                f"{_workable(counts, len_of(sessions), longest, daily=len(ends) == len_of(sessions))}",
             )
         return cls(tuple(last.tolist()), embargo=embargo)
 
@@ -264,6 +267,22 @@ def cut_positions(count: int, shares: tuple[float, ...]) -> I64:
             f"for example {', '.join(map(str, DEFAULT_SHARES))}",
         )
     return np.round(np.cumsum(shares) * count).astype(np.int64)
+
+
+def _workable(counts: I64, num_sessions: int, longest: int, *, daily: bool) -> str:
+    """Say which shorter horizon, or which other shares, would leave a label in every segment."""
+    choices = []
+    too_long = longest + 2 - int(counts.min())
+    if too_long <= longest - 2:  # one session to entry and one to exit are the least
+        choices.append(f"a horizon shorter by {too_long} sessions")
+    least = np.maximum(counts[1:], longest + 2)
+    fit = num_sessions - int(least.sum())
+    if daily and fit >= longest + 2 + _FIRST_BARS:  # the last share is what is left, so that the sum is 1
+        shares = [math.floor(100 * fit / num_sessions) / 100, *np.ceil(100 * least[:-1] / num_sessions) / 100]
+        shares.append(1 - sum(shares))
+        if np.diff(np.r_[0, cut_positions(num_sessions, tuple(shares))]).min() > longest:
+            choices.append(f"shares = [{', '.join(f'{share:.2f}' for share in shares)}] under [data]")
+    return "".join(f", or {choice}" for choice in choices)
 
 
 def percent(shares: tuple[float, ...]) -> str:

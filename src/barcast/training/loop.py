@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from barcast.core.arrays import F32, I64, Bools
-from barcast.core.errors import DataError, RunError, UsageError
+from barcast.core.arrays import F32, I64
+from barcast.core.errors import DataError, ResourceError, RunError
 from barcast.core.memory import tree_pss_bytes
 from barcast.core.progress import Progress, clock, count
 from barcast.core.runs import RunFolder
@@ -33,76 +33,18 @@ from barcast.training.checkpoint import (
     save_tensors,
     unpack,
 )
-from barcast.training.threads import choose_threads, one_thread_each
-from barcast.windows.gather import Batch, Resident, gather_stretches, gather_windows
+from barcast.training.config import TrainConfig
+from barcast.training.networks import TrainingData, decay_groups
+from barcast.training.precision import autocast
+from barcast.training.predict import predict_stop
+from barcast.training.threads import choose_threads
+from barcast.windows.gather import Batch, gather_stretches, gather_windows
 from barcast.windows.index import Stretches, cut_stretches, random_phases, shuffled
 
 #: Judges outputs on `stop`: rows (n,) and outputs (n, H) in, a score out (higher is better).
 StopScore = Callable[[I64, F32], float]
 #: Loss of a batch: prediction, target, labels of the global batch.
 Loss = Callable[[Tensor, Tensor, int], Tensor]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """Options of the loop."""
-
-    epochs: int = 4
-    """Most epochs; early stopping usually ends sooner."""
-    batch_size: int = 15360
-    """Labels a step, whether they come as windows or as stretches."""
-    lr: float = 1e-3
-    """Highest learning rate, after warm-up."""
-    weight_decay: float = 1e-2
-    warmup: float = 0.05
-    """Share of all steps."""
-    clip: float = 1.0
-    """Largest gradient norm."""
-    gradient_accumulation_steps: int = 1
-    """Parts a batch is computed in; the result does not depend on it but for rounding."""
-    look_back_window: int = 60
-    """L, own bars a prediction reads."""
-    stretch_length: int = 120
-    """K, predictions of one pass; 1 trains on plain windows."""
-    evaluations_per_epoch: int = 4
-    patience: int = 6
-    """Evaluations without a better `stop` score before training ends."""
-    amp: Literal["auto", "bf16", "off"] = "auto"
-    """bf16 where the processor has it; evaluation is always float32."""
-    seed: int = 0
-    device: str = "cpu"
-    checkpoint_seconds: float = 30.0
-
-    def __post_init__(self) -> None:
-        whole = (
-            "epochs", "batch_size", "gradient_accumulation_steps", "look_back_window", "stretch_length",
-            "evaluations_per_epoch", "patience",
-        )  # fmt: skip
-        for name in whole:
-            if getattr(self, name) < 1:
-                raise UsageError(f"`{name}` must be at least 1, got {getattr(self, name)}")
-        if self.lr <= 0 or self.clip <= 0 or not 0 <= self.warmup < 1:
-            raise UsageError("`lr` and `clip` must be positive and `warmup` in [0, 1)")
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """What the loop trains on.
-
-    Attributes
-    ----------
-    resident : Resident
-        Inputs and targets on the device; targets are NaN on every row that is not in `fit`.
-    lives : I64, shape (num_lives + 1,)
-        Borders of unbroken rows.
-    fit, stop : Bools, shape (R,)
-        Rows whose labels teach, and rows that decide when to stop.
-    """
-
-    resident: Resident
-    lives: I64
-    fit: Bools
-    stop: Bools
 
 
 @dataclass
@@ -152,16 +94,44 @@ def fit_network(
     The network ends with its best weights on `stop` (with its last ones when ``steps`` is given), which are
     also written to the run. Resumes from the run's checkpoint where there is one. The checkpoint stays: the
     caller removes it when all that follows training is done too, so that a kill there costs no training.
+
+    Raises
+    ------
+    DataError
+        When no label may teach.
+    RunError
+        When the loss is no number any more, or the checkpoint is damaged.
+    ResourceError
+        When a step does not fit into memory.
     """
     threads_before = torch.get_num_threads()
     loop = _Loop(network, data, config, loss, stop_score, run, progress, steps)
     loop.resume()
-    loop.settle_threads()
-    while not loop.state.finished:
-        loop.run_epoch()
-    loop.save()
-    torch.set_num_threads(threads_before)
+    try:
+        with _memory_explained(config):
+            loop.settle_threads()
+            while not loop.state.finished:
+                loop.run_epoch()
+            loop.save()
+    finally:
+        torch.set_num_threads(threads_before)
     return loop.finish()
+
+
+@contextmanager
+def _memory_explained(config: TrainConfig) -> Iterator[None]:
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # torch says it with a RuntimeError, in words of each device
+        words = ("out of memory", "not enough memory", "can't allocate memory")
+        if not isinstance(error, MemoryError) and not any(said in str(error) for said in words):
+            raise
+        parts = 2 * config.gradient_accumulation_steps
+        raise ResourceError(
+            f"not enough memory for steps of {config.batch_size} labels",
+            f"--batch-size {max(config.batch_size // 2, 1)}; or for the same result in smaller parts "
+            f"--gradient-accumulation-steps {parts}",
+        ) from error
 
 
 class _Loop:
@@ -187,7 +157,7 @@ class _Loop:
         self.progress = progress
         self.fixed_steps = steps
         self.state = LoopState()
-        self.optimizer = torch.optim.AdamW(_decay_groups(network, config), lr=config.lr)
+        self.optimizer = torch.optim.AdamW(decay_groups(network, config), lr=config.lr)
         self.best = copy_state(network)
         self.last_saved = time.monotonic()
         self.mark = time.perf_counter()
@@ -212,7 +182,6 @@ class _Loop:
                 self.state.finished = True
             elif position + 1 in marks:
                 self._evaluate()
-                self.mark = time.perf_counter()  # judging is not training time
             if self.state.finished:
                 return
             self._save_if_due()
@@ -279,7 +248,7 @@ class _Loop:
 
     def _backward(self, batch: Batch, num_labels: int) -> float:
         assert batch.target is not None
-        with _autocast(self.config):
+        with autocast(self.config):
             prediction = self.network(batch.inputs, batch.symbol, batch.num_predictions)
         value = self.loss(prediction, batch.target, num_labels)
         if not torch.isfinite(value):
@@ -313,6 +282,7 @@ class _Loop:
             return
         rows, outputs = predict_stop(self.network, self.data, self.config)
         score = self.stop_score(rows, outputs)
+        self.mark = time.perf_counter()  # judging is not training time; writing it down is
         better = score > self.state.best_score
         if better:
             self.state.best_score, self.state.best_step = score, self.state.step
@@ -406,80 +376,6 @@ class _Loop:
         )
 
 
-def predict_stop(network: nn.Module, data: TrainingData, config: TrainConfig) -> tuple[I64, F32]:
-    """Return rows (n,) and outputs (n, H) on the fixed grid of `stop`, in float32 and eval mode."""
-    length = config.stretch_length
-    if length == 1:
-        rows = np.flatnonzero(data.stop)
-        return rows, predict_windows(network, data.resident, rows, config.look_back_window)
-    grid = cut_stretches(data.lives, data.stop, length)
-    size = max(config.batch_size // length, 1)
-    rows_found, outputs_found = [], []
-    network.eval()
-    with torch.no_grad():
-        for start in range(0, len(grid), size):
-            part = grid.take(np.arange(start, min(start + size, len(grid))))
-            batch = gather_stretches(data.resident, part, config.look_back_window, length)
-            outputs = network(batch.inputs, batch.symbol, length).float().cpu().numpy()
-            rows = part.first[:, None] + np.arange(length)
-            inside = (rows >= part.life_start[:, None]) & (rows < part.life_stop[:, None])
-            wanted = inside & data.stop[np.clip(rows, 0, len(data.stop) - 1)]
-            rows_found.append(rows[wanted])
-            outputs_found.append(outputs[wanted])
-    if not rows_found:
-        return np.zeros(0, np.int64), np.zeros((0, data.resident.target.shape[1]), np.float32)
-    return np.concatenate(rows_found), np.concatenate(outputs_found)
-
-
-def predict_windows(
-    network: nn.Module,
-    resident: Resident,
-    rows: I64,
-    look_back: int,
-    *,
-    batch_size: int = 4096,
-    progress: Progress | None = None,
-) -> F32:
-    """Return outputs (n, H) of plain windows, float32, eval mode: what the predictions table holds.
-
-    On a CPU each core takes whole batches with one thread, so that no core ever waits for another.
-    """
-    network.eval()
-    started = time.perf_counter()
-    chunks = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
-    if not chunks:
-        return np.zeros((0, resident.target.shape[1]), np.float32)
-
-    def outputs_of(chunk: I64) -> F32:
-        with torch.no_grad():
-            batch = gather_windows(resident, torch.from_numpy(chunk).to(resident.inputs.device), look_back)
-            found: F32 = network(batch.inputs, batch.symbol, 1)[:, 0].float().cpu().numpy()
-        return found
-
-    outputs, done = [], 0
-    for output in one_thread_each(outputs_of, chunks, serial=resident.inputs.is_cuda):
-        outputs.append(output)
-        done += len(output)
-        if progress is not None and progress.due():
-            rate = done / (time.perf_counter() - started)
-            left = clock((len(rows) - done) / rate)
-            progress.step(f"predicted {count(done)}/{count(len(rows))}  {count(rate)} rows/s  {left} left")
-    return np.concatenate(outputs)
-
-
-def _decay_groups(network: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
-    """Weight decay shrinks matrices only; biases, norms and embeddings are left alone."""
-    matrices: list[Tensor] = []
-    others: list[Tensor] = []
-    for name, parameter in network.named_parameters():
-        is_matrix = parameter.ndim >= 2 and "embedding" not in name
-        (matrices if is_matrix else others).append(parameter)
-    return [
-        {"params": matrices, "weight_decay": config.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-
-
 def _split(which: I64 | Stretches, parts: int) -> Iterator[I64 | Stretches]:
     for chunk in np.array_split(np.arange(len(which)), min(parts, len(which))):
         yield which.take(chunk) if isinstance(which, Stretches) else which[chunk]
@@ -488,19 +384,6 @@ def _split(which: I64 | Stretches, parts: int) -> Iterator[I64 | Stretches]:
 def _evaluation_marks(num_batches: int, evaluations: int) -> set[int]:
     wanted = min(evaluations, num_batches)
     return {round(num_batches * (i + 1) / wanted) for i in range(wanted)}
-
-
-def _autocast(config: TrainConfig) -> AbstractContextManager[Any]:
-    kind = config.device.split(":")[0]
-    if config.amp == "off" or (config.amp == "auto" and not _has_bf16(kind)):
-        return nullcontext()
-    return torch.autocast(kind, dtype=torch.bfloat16)
-
-
-def _has_bf16(kind: str) -> bool:
-    if kind == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def _mix(seed: int, step: int) -> int:

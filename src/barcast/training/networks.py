@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from barcast.core.arrays import F32, I64
+from barcast.core.arrays import F32, I64, Bools
 from barcast.core.errors import UsageError
 from barcast.models.network import Sizes
 from barcast.models.registry import ModelEntry
 from barcast.training.checkpoint import load_tensors
+from barcast.training.config import TrainConfig
 from barcast.windows.gather import Resident
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What the loop trains on.
+
+    Attributes
+    ----------
+    resident : Resident
+        Inputs and targets on the device; targets are NaN on every row that is not in `fit`.
+    lives : I64, shape (num_lives + 1,)
+        Borders of unbroken rows.
+    fit, stop : Bools, shape (R,)
+        Rows whose labels teach, and rows that decide when to stop.
+    """
+
+    resident: Resident
+    lives: I64
+    fit: Bools
+    stop: Bools
 
 
 def check_device(name: str) -> None:
@@ -58,3 +80,16 @@ def make_resident(
         target=torch.from_numpy(np.ascontiguousarray(target)).to(device),
         anchored=anchored,
     )
+
+
+def decay_groups(network: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
+    """Weight decay shrinks matrices only; biases, norms and embeddings are left alone."""
+    matrices: list[Tensor] = []
+    others: list[Tensor] = []
+    for name, parameter in network.named_parameters():
+        is_matrix = parameter.ndim >= 2 and "embedding" not in name
+        (matrices if is_matrix else others).append(parameter)
+    return [
+        {"params": matrices, "weight_decay": config.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]

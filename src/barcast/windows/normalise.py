@@ -20,8 +20,6 @@ from barcast.core.errors import CoverageError
 
 #: Normalised values are clipped to +-5 standard deviations.
 CLIP = 5.0
-#: Fewer symbols a session than this cannot give session statistics: the small-universe rules apply.
-SMALL_UNIVERSE_SYMBOLS = 30
 #: A session with less than this share of the usual number of universe symbols is refused when predicting.
 MIN_COVERAGE = 0.8
 #: "Usual" is the median over so many sessions before: one that is missing or thin itself hides nothing.

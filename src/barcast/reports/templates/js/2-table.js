@@ -25,8 +25,8 @@ const missing = (reason) =>
    isLong}. `title` and `help` are functions, so that they follow the language; an optional value may be blank,
    a long one may wrap. */
 class Table {
-  constructor(host, { name, caption, columns, length, search, pageSize = 0, sort = null, foot = null }) {
-    Object.assign(this, { host, name, caption, columns, length, search, pageSize, foot });
+  constructor(host, { name, caption, columns, length, search, bar = null, pageSize = 0, sort = null, foot = null }) {
+    Object.assign(this, { host, name, caption, columns, length, search, bar, pageSize, foot });
     this.sort = sort;
     this.query = "";
     this.page = 0;
@@ -53,7 +53,8 @@ class Table {
     this.scroller = h("div", { class: "scroller", tabindex: "0", role: "region" }, this.table);
     this.pager = h("nav", { class: "pager" });
     this.footNote = h("p", { class: "foot" });
-    this.host.replaceChildren(head, ...(filter ? [filter] : []), this.scroller, this.pager, this.footNote);
+    const above = [head, this.bar, filter].filter(Boolean);
+    this.host.replaceChildren(...above, this.scroller, this.pager, this.footNote);
   }
 
   setQuery(query) {
@@ -126,10 +127,12 @@ class Table {
     return Array.from({ length: this.length }, (_, i) => column.value(i));
   }
 
+  // The best value as it is shown: what looks equal is marked together, and nothing where all are equal.
   best(column) {
     const values = column.better ? this.values(column).filter(isNumber) : [];
-    if (values.length < 2) return null;
-    return column.better === "higher" ? Math.max(...values) : Math.min(...values);
+    const show = (value) => format(column.format, value, { digits: this.digits.get(column) });
+    if (new Set(values.map(show)).size < 2) return null;
+    return show(column.better === "higher" ? Math.max(...values) : Math.min(...values));
   }
 
   cell(column, i, best, isHeading) {
@@ -148,7 +151,7 @@ class Table {
     const range = column.low ? interval(column.format, column.low(i), column.high(i), digits) : "";
     const spread = column.seedSd && isNumber(column.seedSd(i)) ? t("table.seeds", { sd: format(column.format, column.seedSd(i), { digits }) }) : "";
     const star = note ? h("abbr", { role: "img", class: "star", title: note, "aria-label": note }, "*") : "";
-    const isBest = best !== null && value === best;
+    const isBest = text === best;
     const shown = isBest ? h("span", { class: "best", title: t("table.best") }, text) : isHeading ? h("span", { class: "row-name" }, text) : text;
     return [shown, star, range && h("span", { class: "range" }, range), spread && h("span", { class: "range" }, spread)];
   }

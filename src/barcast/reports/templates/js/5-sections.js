@@ -17,12 +17,14 @@ function paintCards() {
   const card = (name, value, note, isWide) =>
     h("div", { class: isWide ? "card wide" : "card" }, h("dt", {}, name), h("dd", {}, value), h("dd", { class: "note" }, note));
   const openings = REPORT.test_openings;
+  const elsewhere = REPORT.test_openings_elsewhere;
+  const openedNote = sentences(t("card.opened_note"), elsewhere ? t("card.opened_elsewhere", { n: elsewhere }) : "");
   const cards = [
     card(t("card.model"), REPORT.model, t("card.model_note", { horizon: REPORT.horizon, delay: REPORT.delay })),
     card(t("card.symbols"), grouped.format(data.num_symbols), `${term("market", data.market)} · ${term("frequency", data.frequency)}`),
     card(t("card.rows"), grouped.format(data.num_rows), t("card.rows_note", { version: data.store_version })),
     card(t("card.sessions"), grouped.format(data.num_sessions), dateRange(data)),
-    card(t("card.test"), openings ? t("card.opened", { n: openings }) : t("card.sealed"), t(openings ? "card.opened_note" : "card.sealed_note")),
+    card(t("card.test"), openings ? t("card.opened", { n: openings }) : t("card.sealed"), openings ? openedNote : t("card.sealed_note")),
   ];
   byId("cards").replaceChildren(headline ? scoreCard(card, headline) : card(t("card.score"), MISSING, t("card.no_score"), true), ...cards);
 }
@@ -31,7 +33,6 @@ function paintNotices() {
   const notices = REPORT.warnings.map(pick);
   if (REPORT.data.survivors_only) notices.unshift(t("notice.survivors"));
   if (REPORT.small_universe) notices.unshift(t("notice.small_universe"));
-  if (REPORT.evidence_run) notices.unshift(t("notice.evidence", { run: REPORT.evidence_run }));
   const host = byId("notices");
   host.hidden = !notices.length;
   host.replaceChildren(h("h2", {}, t("notice.title")), h("ul", {}, ...notices.map((text) => h("li", {}, text))));
@@ -39,14 +40,21 @@ function paintNotices() {
 
 // ---- comparison ----------------------------------------------------------------------------------------
 
-function comparisonColumns(comparison) {
+const VIEWS = ["skill", "errors", "direction", "order", "cost"];
+
+// Below a model's name: what kind of row it is, and what to type where the name is a translation.
+const rowSubtitle = (row) =>
+  [rowKind(row) === "model" ? "" : t(`table.${rowKind(row)}`), pick(row.name) === row.typed ? "" : row.typed].filter(Boolean).join(" · ");
+
+function comparisonColumns(comparison, isShown) {
   const { rows } = comparison;
   const name = {
     key: "model", title: title("table.row"), format: "text", value: (i) => rows[i].name.en,
     node: (i) => h("span", { class: `row-name ${rowKind(rows[i])}` }, h("span", {}, pick(rows[i].name)),
-      rowKind(rows[i]) === "model" ? null : h("small", {}, t(`table.${rowKind(rows[i])}`))),
+      rowSubtitle(rows[i]) ? h("small", {}, rowSubtitle(rows[i])) : null),
   };
   const numbers = comparison.columns.map((column, c) => ({
+    hidden: () => !isShown(column.view),
     key: column.key, title: () => pick(column.title), help: () => pick(column.help), format: column.format, better: column.better,
     value: (i) => (column.format === "text" ? rows[i].cells[c].text : rows[i].cells[c].value),
     ...(rows.some((row) => isNumber(row.cells[c].low)) ? { low: (i) => rows[i].cells[c].low, high: (i) => rows[i].cells[c].high } : {}),
@@ -60,11 +68,15 @@ function mountComparison() {
   const host = byId("comparison-table");
   const all = REPORT.comparisons;
   let shown = 0;
+  let view = 0;
+  const views = VIEWS.filter((name) => all.some(({ columns }) => columns.some((column) => column.view === name)));
   const tables = all.map((comparison, i) => {
     const place = h("div");
+    const bar = h("div", { class: "tabs views", role: "group" });
     host.append(place);
-    return { place, table: new Table(place, {
-      name: `comparison-${i + 1}`, length: comparison.rows.length, columns: comparisonColumns(comparison),
+    return { place, bar, table: new Table(place, {
+      name: `comparison-${i + 1}`, length: comparison.rows.length, bar,
+      columns: comparisonColumns(comparison, (name) => name === views[view]),
       caption: () => t("comparison.caption", { title: pick(comparison.title) }),
       foot: () => sentences(pick(comparison.note), t("comparison.foot"), pick(REPORT.interval_note)),
     }) };
@@ -77,7 +89,15 @@ function mountComparison() {
     build: (choice) => comparisonFigure(current(), choice),
   });
   const paint = () => {
-    tables.forEach(({ place }, i) => { place.hidden = i !== shown; });
+    tables.forEach(({ place, bar, table }, i) => {
+      place.hidden = i !== shown;
+      bar.setAttribute("aria-label", t("chart.choose"));
+      paintTabs(bar, views.map((name) => t(`view.${name}`)), view, (chosenView) => {
+        view = chosenView;
+        tables.forEach((other) => other.table.paint());
+        paint();
+      });
+    });
     paintTabs(byId("comparison-tabs"), all.map((comparison) => pick(comparison.title)), shown, (i) => {
       shown = i;
       chart.choice = firstChoice(all[i]);
@@ -274,6 +294,8 @@ function mountSegments() {
       integer("sessions", (row) => row.num_sessions),
       integer("labelled", (row) => row.num_labelled),
       integer("purged", (row) => row.num_purged),
+      integer("terminal", (row) => row.num_terminal),
+      integer("unknown", (row) => row.num_unknown),
     ],
   });
 }

@@ -1,0 +1,50 @@
+"""Options of the training loop, which every neural model shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from barcast.core.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Options of the loop."""
+
+    epochs: int = 4
+    """Most epochs; early stopping usually ends sooner."""
+    batch_size: int = 15360
+    """Labels a step, whether they come as windows or as stretches."""
+    lr: float = 1e-3
+    """Highest learning rate, after warm-up."""
+    weight_decay: float = 1e-2
+    warmup: float = 0.05
+    """Share of all steps."""
+    clip: float = 1.0
+    """Largest gradient norm."""
+    gradient_accumulation_steps: int = 1
+    """Parts a batch is computed in; the result does not depend on it but for rounding."""
+    look_back_window: int = 60
+    """L, own bars a prediction reads."""
+    stretch_length: int = 120
+    """K, predictions of one pass; 1 trains on plain windows."""
+    evaluations_per_epoch: int = 4
+    patience: int = 6
+    """Evaluations without a better `stop` score before training ends."""
+    amp: Literal["auto", "bf16", "off"] = "auto"
+    """bf16 where the processor has it; evaluation is always float32."""
+    seed: int = 0
+    device: str = "cpu"
+    checkpoint_seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        whole = (
+            "epochs", "batch_size", "gradient_accumulation_steps", "look_back_window", "stretch_length",
+            "evaluations_per_epoch", "patience",
+        )  # fmt: skip
+        for name in whole:
+            if getattr(self, name) < 1:
+                raise UsageError(f"`{name}` must be at least 1, got {getattr(self, name)}")
+        if self.lr <= 0 or self.clip <= 0 or not 0 <= self.warmup < 1:
+            raise UsageError("`lr` and `clip` must be positive and `warmup` in [0, 1)")

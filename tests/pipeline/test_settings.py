@@ -1,0 +1,83 @@
+"""Nothing that was asked is ignored: unknown tables, keys, flags and devices are refused, with where they stand."""
+
+import pytest
+
+from barcast.core.errors import UsageError
+from barcast.core.workspace import Workspace
+from barcast.features import user_feature_sets
+from barcast.pipeline.market import quality_policy
+from barcast.pipeline.settings import check_workspace, resolve
+
+
+def refused(place, model="lstm", flags=None, file=None):
+    with pytest.raises(UsageError) as caught:
+        resolve(Workspace(place), model, flags, file)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "found", "todo"),
+    [
+        ("[trian]\nepochs = 3", "nothing reads `trian`", "did you mean `train`?"),
+        ("[lstn]\nhidden_size = 3", "nothing reads `lstn`", "did you mean `lstm`?"),
+        ("epochs = 3", "nothing reads `epochs`", "it is a key of the table [train]"),
+        ("[train]\nepoch = 3", "train: unknown key `epoch`", "did you mean `epochs`?"),
+        ("[train]\nepochs = 'x'", "train.epochs: expected int", ""),
+        ("[train]\nseed = 3", "`seed` is of the whole run", "put it above the tables: seed = 1"),
+        ("[lstm]\nwidth = 3", "lstm: unknown key `width`", "known: hidden_size"),
+        ("train = 3", "train: expected a table", ""),
+    ],
+)
+def test_settings_that_nothing_reads_are_refused_with_their_file(tmp_path, text, found, todo):
+    (tmp_path / "barcast.toml").write_text(text)
+    own = refused(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "wide.toml").write_text(text)
+    given = refused(tmp_path / "elsewhere", file=tmp_path / "wide.toml")
+    for message, file in ((own, "barcast.toml"), (given, "wide.toml")):
+        assert f"{tmp_path / file}: " in message and found in message and todo in message
+
+
+@pytest.mark.parametrize("text", ["[qualiti]\nhole = 'mask'", "[features]\nfile = ['a.py']", "quality = 3"])
+def test_every_verb_that_reads_settings_checks_them(tmp_path, text):
+    (tmp_path / "barcast.toml").write_text(text)
+    for verb in (check_workspace, lambda place: quality_policy(place, {})):
+        with pytest.raises(UsageError, match=r"barcast\.toml: "):
+            verb(Workspace(tmp_path))
+
+
+def test_known_tables_are_no_mistake(tmp_path):
+    (tmp_path / "barcast.toml").write_text(
+        "seed = 3\n[data]\n[train]\nepochs = 9\n[lstm]\n[ridge]\n[lightgbm]\n[quality]\n[features]\nfiles = []\n"
+    )
+    place = Workspace(tmp_path)
+    assert resolve(place, "lstm").train.epochs == 9
+    ridge = resolve(place, "ridge")  # [train] is for the networks that share the file
+    assert (ridge.seed, ridge.train) == (3, None)
+    assert user_feature_sets(place) == ()
+
+
+def test_what_belongs_to_the_workspace_is_not_read_from_a_config_file(tmp_path):
+    (tmp_path / "c.toml").write_text("[quality]\nhole = 'mask'")
+    assert "put it into its barcast.toml" in refused(tmp_path, file=tmp_path / "c.toml")
+
+
+@pytest.mark.parametrize(
+    ("model", "flags"),
+    [
+        ("ridge", {"epochs": 3}),
+        ("ridge", {"device": "cpu"}),
+        ("lightgbm", {"amp": "off"}),
+        ("lightgbm", {"hidden_size": 8}),
+    ],
+)
+def test_a_flag_that_the_model_would_ignore_is_refused(tmp_path, model, flags):
+    message = refused(tmp_path, model, flags)
+    assert f"`{next(iter(flags))}` is not an option of model `{model}`" in message
+    assert "models that take it: lstm" in message
+
+
+def test_what_can_be_known_without_data_is_refused_at_once(tmp_path):
+    assert "did you mean `lstm`?" in refused(tmp_path, "lstn")
+    assert "there is no device `cuda:99`" in refused(tmp_path, flags={"device": "cuda:99"})
+    assert "amp: `fp8` is not one of auto, bf16, off" in refused(tmp_path, flags={"amp": "fp8"})
