@@ -34,7 +34,8 @@ _T_VALUE = Text("t of RankIC", "RankIC 的 t")
 _COST = (Text("trained in", "训练"), Text("size", "大小"), Text("predicted in", "预测"))
 _FOOTNOTE = Text(
     "[low, high]: {level:.0%} interval by blocks of {block} sessions; ± sd over seeds; "
-    "* always the same direction; – undefined (IC family: the forecast never varies within a session) or not measured",
+    "* always the same direction; – undefined (IC family: the forecast never varies within a session) or not "
+    "measured",
     "[下限, 上限] 为按每块 {block} 个时点重抽样的 {level:.0%} 区间；± 为种子间标准差；* 始终预测同一方向；"
     "– 无定义（IC 类：预测在截面内不变）或未测量",
 )
