@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import shutil
 import tempfile
 import time
@@ -20,10 +19,10 @@ from typing import Any
 
 import polars as pl
 
-from barcast.core.memory import tree_pss_bytes
 from barcast.pipeline.data import export_data, import_data, update_data
 from barcast.sources import ImportOptions
 from barcast.store import MarketStore
+from common import machine, write_result
 
 DECLARED = ImportOptions(market="cn", basis="adjusted", volume_unit="share")
 #: What was promised for each line, in seconds.
@@ -95,13 +94,12 @@ def main() -> None:
         rows = measure(Path(data), scratch)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    versions = f"Python {platform.python_version()}, polars {pl.__version__}"
-    print(f"{platform.machine()}, {os.cpu_count()} cores, {versions}, load {os.getloadavg()[0]:.1f}")
-    print(f"{'what':30} {'seconds':>8} {'target':>7}  detail")
+    lines = [f"cn_a_share, {machine()}, polars {pl.__version__}, load {os.getloadavg()[0]:.1f}", "",
+             "| what | seconds | promised | |", "| --- | ---: | ---: | --- |"]  # fmt: skip
     for name, seconds, detail in rows:
-        target = f"{TARGETS[name]:.0f}" if name in TARGETS else ""
-        print(f"{name:30} {seconds:8.2f} {target:>7}  {detail}")
-    print(f"memory now: {tree_pss_bytes() / 2**30:.1f} GiB")
+        promised = f"{TARGETS[name]:.0f}" if name in TARGETS else ""
+        lines.append(f"| {name} | {seconds:.2f} | {promised} | {detail} |")
+    write_result("import", "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

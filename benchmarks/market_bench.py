@@ -7,16 +7,42 @@ Every run appends a line to ``results/trials.jsonl``.
 """
 
 import argparse
+import re
 import time
 
+import polars as pl
+
+from barcast.core.atomic import read_json
 from barcast.core.memory import keep_freed_memory
 from barcast.core.progress import Progress
 from barcast.core.workspace import Workspace
 from barcast.evaluation.render import to_markdown
 from barcast.pipeline.compare import compare_runs
 from barcast.pipeline.settings import resolve
-from barcast.pipeline.workflow import train_and_report
+from barcast.pipeline.workflow import TrainedAndCompared, train_and_report
 from common import SEGMENTS, log_trial, machine, workspace_for, write_result
+
+
+def rate_of(facts: dict) -> str:
+    """Return a network's labels a second as words, nothing for other models."""
+    rate = facts.get("labels_per_second")
+    return f", {rate:,.0f} labels a second" if rate else ""
+
+
+def refusals(done: TrainedAndCompared) -> list[str]:
+    """Return every reason why a symbol got no prediction or no forecast, with counts and examples."""
+    tables = [("prediction", pl.DataFrame(read_json(done.run.path / "failures.json")))]
+    if done.forecasts:
+        tables.append(("next forecast", done.forecasts.reasons))
+    lines = ["**Symbols without a prediction, by reason**", "", "| without | why | symbols | such as |",
+             "| --- | --- | ---: | --- |"]  # fmt: skip
+    for what, table in tables:
+        if not len(table):
+            continue
+        why = table["reason"].map_elements(lambda text: re.sub(r"\d[\d-]*", "N", text), pl.String)
+        for (reason,), part in table.with_columns(why=why).group_by("why", maintain_order=True):
+            lines.append(f"| {what} | {reason} | {len(part):,} | {', '.join(part['symbol'][:3])} |")
+    return lines
 
 
 def main() -> None:
@@ -40,7 +66,11 @@ def main() -> None:
         done = train_and_report(place, resolve(place, model, flags), fresh=True, progress=Progress(True))
         seconds = time.perf_counter() - started
         runs.append(done.run)
-        lines.append(f"- `{model}`: store to predictions, comparison and report in {seconds:.0f} s")
+        facts = done.run.info
+        lines.append(
+            f"- `{model}`: store to predictions, comparison and report in {seconds:.0f} s "
+            f"(trained in {facts['train_seconds']:.0f} s{rate_of(facts)})"
+        )
     compared = compare_runs(place, runs, segments=("weigh", "route"), open_test=arguments.open_test)
     for comparison in compared.comparisons:
         lines += ["", to_markdown(comparison)]
@@ -51,6 +81,7 @@ def main() -> None:
                 metric=comparison.primary, value=round(score.value, 6), low=round(score.low, 6),
                 high=round(score.high, 6), openings=compared.openings.total,
             )  # fmt: skip
+    lines += ["", *refusals(done)]
     suffix = "test" if arguments.open_test else "route"
     write_result(f"market_{arguments.data}_{suffix}", "\n".join(lines))
 
