@@ -9,7 +9,7 @@ WORKSPACE ?= quickstart
 help:
 	@echo "make quickstart  install and go from sample bars to a report"
 	@echo "make test        lint, types, import contract, tests"
-	@echo "make soak        long sweeps: kills, grids (tables land in docs/)"
+	@echo "make soak        long sweeps: kills, grids (tables land in benchmarks/results/)"
 	@echo "make clean       remove the environment and stamps"
 
 $(BIN)/python:

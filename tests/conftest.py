@@ -78,15 +78,16 @@ class SoakTable:
         self.rows.append((room, what, passed))
 
     def write(self) -> None:
-        """Write the table, sorted by room; rows of rooms that did not run are kept."""
-        rooms = {room for room, *_ in self.rows}
+        """Write the table, sorted by room; rows of what did not run are kept."""
+        results = {(room, what): passed for room, what, passed in self.rows}
         head = ["| room | what | result |", "| --- | --- | --- |"]
         kept = []
         if self.path.is_file():
             lines = self.path.read_text(encoding="utf-8").splitlines()[2:]
-            kept = [line for line in lines if line.split("|")[1].strip() not in rooms]
+            kept = [line for line in lines if tuple(map(str.strip, line.split("|")[1:3])) not in results]
         new = [
-            f"| {room} | {what} | {'passed' if passed else 'FAILED'} |" for room, what, passed in self.rows
+            f"| {room} | {what} | {'passed' if passed else 'FAILED'} |"
+            for (room, what), passed in results.items()
         ]
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_text("\n".join([*head, *sorted(kept + new)]) + "\n", encoding="utf-8")

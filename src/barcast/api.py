@@ -131,11 +131,13 @@ def status(*, workspace: Place = None, version: int | None = None) -> pl.DataFra
     return store_status(_place(workspace), version)
 
 
-def add_status(table: Path | str | pl.DataFrame, *, workspace: Place = None) -> StatusResult:
-    """Put listings, delistings, suspensions and ST spells on record, bars left as they are."""
+def add_status(
+    table: Path | str | pl.DataFrame, *, workspace: Place = None, replace: bool = False
+) -> StatusResult:
+    """Put listings, delistings, suspensions and ST spells on record, or ``replace`` all that are."""
     from barcast.pipeline.data import add_status as run
 
-    return run(_place(workspace), table)
+    return run(_place(workspace), table, replace_all=replace)
 
 
 def failures(*, workspace: Place = None, version: int | None = None) -> pl.DataFrame:
@@ -169,29 +171,32 @@ def export_data(
     target: Path | str,
     *,
     workspace: Place = None,
-    form: str = "parquet",
+    form: str | None = None,
     per_symbol: bool = False,
     symbols: Sequence[str] | None = None,
     start: date | None = None,
     end: date | None = None,
     version: int | None = None,
+    force: bool = False,
 ) -> ExportResult:
     """Write stored bars, as given and with their factors, to one file or one file a symbol.
 
     Parameters
     ----------
     form : str
-        ``parquet`` or ``csv``.
+        ``parquet`` (the default) or ``csv``, for one file a symbol; a single file's ending says it.
     start, end : date, optional
         First and last day.
     version : int, optional
         Of the store; by default the last.
+    force : bool
+        Replace a file that is there.
     """
     from barcast.pipeline.data import export_data as run
 
     return run(
         _place(workspace), Path(target), form=form, per_symbol=per_symbol, symbols=symbols, start=start,
-        end=end, version=version,
+        end=end, version=version, force=force,
     )  # fmt: skip
 
 
@@ -226,6 +231,7 @@ def train(
     workspace: Place = None,
     config: Path | str | None = None,
     final: bool = False,
+    refit: str | None = None,
     fresh: bool = False,
     open_test: bool = False,
     report: bool = True,
@@ -240,18 +246,26 @@ def train(
         TOML file with tables ``data``, ``train`` and the model's; ``options`` win over it.
     final : bool
         Refit on everything known afterwards, and forecast the next session.
+    refit : str, optional
+        Train nothing: refit this finished run, with its own options, on everything known now (or as of
+        ``asof``).
     open_test : bool
         Open the sealed test segment; every opening is counted.
     **options
         Any option of the data, the loop or the model by its name: ``horizons=(1, 5)``, ``hidden_size=128``.
     """
     from barcast.pipeline.settings import resolve
-    from barcast.pipeline.workflow import train_and_report
+    from barcast.pipeline.workflow import refit_config, train_and_report
 
-    place = _place(workspace)
+    place, file, parent = _place(workspace), Path(config) if config else None, None
+    if refit:
+        parent, resolved = refit_config(place, refit, options, file)
+    else:
+        resolved = resolve(place, model, options, file)
     return train_and_report(
         place,
-        resolve(place, model, options, Path(config) if config else None),
+        resolved,
+        parent=parent,
         final=final,
         fresh=fresh,
         open_test=open_test,
@@ -358,6 +372,13 @@ def run_audit(
 def runs(*, workspace: Place = None) -> list[RunFolder]:
     """Return the workspace's runs, oldest first."""
     return list_runs(_place(workspace))
+
+
+def run_status(run: RunFolder) -> str:
+    """Return ``done``, ``running``, ``interrupted`` (killed; the same call goes on) or ``failed``."""
+    from barcast.pipeline.unfinished import run_status as status_of
+
+    return status_of(run)
 
 
 def doctor(*, workspace: Place = None) -> list[Finding]:

@@ -35,6 +35,11 @@ def test_a_seed_that_is_no_number(place, capsys):
     assert "seed: expected a whole number, found `'x'`" in capsys.readouterr().err
 
 
+def test_a_feature_set_that_is_not_there_is_found_by_a_dry_run_too(place, capsys):
+    assert run("train", "lstm", "--features", "nonsense", "--dry-run", "-w", place, "-q") == 2
+    assert "no feature set `nonsense`" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("device", ["cuda:99", "gpu"])
 def test_a_device_that_is_not_there_leaves_no_run(place, capsys, device):
     assert run("train", "lstm", "--device", device, "-w", place, "--quiet") == 2
@@ -47,6 +52,15 @@ def test_a_folder_where_a_file_is_to_be_written(place, capsys):
     assert run("data", "check", "--output", place, "-w", place) == 2
     assert run("predict", "--output", place, "-w", place) == 2
     assert capsys.readouterr().err.count("is a folder") == 3
+
+
+def test_an_ending_and_a_language_that_nobody_knows(place, capsys):
+    assert run("data", "check", "--output", place / "x.txt", "-w", place) == 2
+    assert "x.txt: neither .csv nor .parquet" in capsys.readouterr().err
+    assert not (place / "x.txt").exists()
+    assert run("data", "check", "--lang", "fr", "-w", place) == 2
+    assert run("compare", "--lang", "fr", "-w", place) == 2
+    assert capsys.readouterr().err.count("--lang fr: not a language") == 2
 
 
 def test_a_workspace_that_is_a_file(place, capsys):

@@ -333,7 +333,13 @@ def test_costs_openings_and_stamps_are_carried():
     assert "was opened once; each look" in once.en and "其中" not in once.zh
     assert "survivors_only" in texts
     frame = usual().with_columns(segment=pl.lit("route"))
-    assert "sealed" not in {note.kind for note in compared(frame, segment="route").notes}
+    assert not {"sealed", "in_sample"} & {note.kind for note in compared(frame, segment="route").notes}
+
+
+def test_scores_on_rows_that_the_size_was_fitted_on_say_so():
+    frame = usual().with_columns(segment=pl.lit("weigh"))
+    (note,) = [note.text for note in compared(frame, segment="weigh").notes if note.kind == "in_sample"]
+    assert "Brier and log loss are partly in-sample" in note.en and "样本内" in note.zh
 
 
 def test_costs_by_run_tell_two_trainings_apart():

@@ -23,6 +23,11 @@ def refused(place, model="lstm", flags=None, file=None):
         ("epochs = 3", "nothing reads `epochs`", "it is a key of the table [train]"),
         ("[train]\nepoch = 3", "train: unknown key `epoch`", "did you mean `epochs`?"),
         ("[train]\nepochs = 'x'", "train.epochs: expected int", ""),
+        ("[train]\nepochs = true", "train.epochs: expected int, found `True`", "write a whole number"),
+        ("[train]\nlr = nan", "train.lr: `nan` is no finite number", "write a number"),
+        ("[data]\nquality = 'x'", "data.quality: expected a table, found `'x'`", "NAME = VALUE"),
+        ("[data]\nquality = {hole = 3}", "data.quality.hole: expected str", "quotation marks"),
+        ("seed = -1", "seed: expected a whole number", "0 or more"),
         ("[train]\nseed = 3", "`seed` is of the whole run", "put it above the tables: seed = 1"),
         ("[lstm]\nwidth = 3", "lstm: unknown key `width`", "known: hidden_size"),
         ("train = 3", "train: expected a table", ""),
@@ -75,6 +80,34 @@ def test_a_flag_that_the_model_would_ignore_is_refused(tmp_path, model, flags):
     message = refused(tmp_path, model, flags)
     assert f"`{next(iter(flags))}` is not an option of model `{model}`" in message
     assert "models that take it: lstm" in message
+
+
+@pytest.mark.parametrize(
+    ("model", "flags", "found", "todo"),
+    [
+        ("lstm", {"lr": float("nan")}, "train.lr: `nan` is no finite number", "write a number"),
+        ("lstm", {"lr": 0.0}, "`lr` and `clip` must be positive", "table [train]"),
+        ("lstm", {"threads": -1}, "`threads` must not be negative", "table [train]"),
+        ("ridge", {"penalties": []}, "[ridge] `penalties` must be one number or more", "penalties = ["),
+        ("lightgbm", {"num_rounds": 0}, "[lightgbm] `num_rounds` must be at least 1, got 0", "the default"),
+        ("lightgbm", {"feature_fraction": 2.0}, "[lightgbm] `feature_fraction` must be in (0, 1]", "default"),
+    ],
+)
+def test_values_that_make_no_sense_are_refused_with_the_remedy(tmp_path, model, flags, found, todo):
+    message = refused(tmp_path, model, flags)
+    assert found in message and todo in message
+
+
+def test_a_run_is_told_by_what_shapes_its_result(tmp_path):
+    """How often it is saved, and how many threads were measured to be fastest, do not."""
+    (tmp_path / "c.toml").write_text("[train]\ncheckpoint_seconds = 5.0")
+    plain = resolve(Workspace(tmp_path), "lstm")
+    saved_often = resolve(Workspace(tmp_path), "lstm", file=tmp_path / "c.toml")
+    told = resolve(Workspace(tmp_path), "lstm", {"threads": 2})
+    assert saved_often.train.checkpoint_seconds == 5.0
+    assert plain.identity() == saved_often.identity()
+    assert "threads" not in plain.identity()["train"]
+    assert told.identity()["train"]["threads"] == 2
 
 
 def test_what_can_be_known_without_data_is_refused_at_once(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 from barcast.core.errors import DataError, SymbolError, UsageError
 from barcast.sources.files import FileSource
 from barcast.sources.frames import FrameSource
+from barcast.sources.numbers import to_floats, why_no_number
 from barcast.sources.options import ImportOptions
 from tests.sources.builders import CN, NOW, US, bars, read
 
@@ -36,6 +37,51 @@ def test_lines_are_counted_past_titles_and_blank_lines(tmp_path):
     (tmp_path / "A.csv").write_text(text)
     (row,) = read(tmp_path).failures.to_dicts()
     assert text.splitlines()[row["line"] - 1].startswith("2024-01-09,x")
+
+
+GERMAN = ImportOptions(
+    market="other", basis="raw", volume_unit="share",
+    columns=("Datum=date", "Auf=open", "Hoch=high", "Tief=low", "Schluss=close", "Menge=volume"),
+)  # fmt: skip
+GERMAN_HEAD = "Datum;Auf;Hoch;Tief;Schluss;Menge\n"
+
+
+def test_decimal_commas_are_said_never_taken_for_thousands(tmp_path):
+    text = GERMAN_HEAD + "02.01.2024;10,5;11,0;10,1;10,9;1.200\n15.01.2024;1.010,50;1.011,5;9;10;1,2,3\n"
+    (tmp_path / "GERM.csv").write_text(text)
+    history = read(tmp_path, GERMAN)
+    assert history.rows.is_empty()
+    row = history.failures.row(0, named=True)
+    assert (row["file"], row["line"], row["column"], row["value"]) == (
+        str(tmp_path / "GERM.csv"), 2, "open", "10,5",
+    )  # fmt: skip
+    assert "groups of three digits" in row["reason"] and "--decimal ," in row["reason"]
+    history = read(tmp_path, replace(GERMAN, decimal=","))
+    assert history.rows.select("open", "high", "low", "close", "volume").rows() == [
+        (10.5, 11.0, 10.1, 10.9, 1200.0)
+    ]
+    (row,) = history.failures.to_dicts()
+    assert (row["line"], row["column"], row["value"]) == (3, "volume", "1,2,3")
+
+
+@pytest.mark.parametrize(
+    ("decimal", "cell", "number"),
+    [(".", "1,234", 1234), (".", "-1,234,567.8", -1234567.8), (".", "10,500", 10500), (".", "1,234.", 1234),
+     (".", "10,5", None), (".", "10,50", None), (".", "1,2,3", None), (".", "12,34,567", None),
+     (".", "1234,567", None), (".", ",5", None), (".", "1,234,", None), (".", "0.5,000", None),
+     (",", "10,5", 10.5), (",", "1.200", 1200), (",", "-1.234.567,8", -1234567.8), (",", "7", 7),
+     (",", "1.5", None), (",", "1,2,3", None), (",", "1.200.5", None), (",", "1,200.5", None),
+     (".", "１０.５", 10.5), (".", "１，２３４．５", 1234.5), (",", "１．２００，５", 1200.5), (".", "－３", -3)],
+)  # fmt: skip
+def test_numbers_with_commas_and_in_full_width(decimal, cell, number):
+    plain = pl.Series(["1", cell, None, "--"])
+    numbers, wrong = to_floats(plain, decimal)
+    assert numbers.to_list() == [1, number, None, None]
+    assert wrong.to_list() == [False, number is None, False, False]
+    reason = pl.DataFrame({"value": [cell, "x1"]}).select(why_no_number(decimal)).to_series()
+    assert reason[1] == "text where a number belongs"
+    thousands = "," if decimal == "." else "."
+    assert number is not None or ("--decimal" in reason[0]) == (thousands in cell)
 
 
 @pytest.mark.parametrize("nothing", ["", "-", "--", "N/A", "nan", "NULL", "停牌"])
@@ -227,13 +273,15 @@ def test_a_file_that_names_no_symbol(tmp_path):
     (tmp_path / "行情.csv").write_text(GOOD.write_csv())
     (row,) = read(tmp_path, CN).failures.to_dicts()
     assert (row["kind"], "--symbol" in row["reason"]) == ("symbol", True)
+    assert "`行情.csv` names none of market cn" in row["reason"]
+    assert "another market needs another --workspace" in row["reason"]
     assert len(read(tmp_path, replace(CN, symbol="600519")).rows) == 4
 
 
 @pytest.mark.parametrize(
     "wrong",
     [{"market": "mars"}, {"frequency": "7m"}, {"basis": "qfq"}, {"stamp": "middle"}, {"tz": "Mars/Olympus"},
-     {"calendar": "XXXX"}, {"volume_unit": "kg"}, {"date_order": "ydm"}, {"columns": ("a",)}],
+     {"calendar": "XXXX"}, {"volume_unit": "kg"}, {"date_order": "ydm"}, {"decimal": ";"}, {"columns": ("a",)}],
 )  # fmt: skip
 def test_unknown_options_name_the_choices(wrong):
     with pytest.raises(UsageError) as caught:
@@ -244,6 +292,9 @@ def test_unknown_options_name_the_choices(wrong):
 def test_options_against_the_store():
     kept = ImportOptions(market="cn", basis="raw", volume_unit="lot").resolved().declared()
     assert ImportOptions().resolved(kept).volume_unit == "lot"
+    kept |= {"decimal": ","}
+    assert ImportOptions().resolved(kept).decimal == ","
+    assert ImportOptions(decimal=".").resolved(kept).decimal == "."
     with pytest.raises(UsageError, match="this store holds cn"):
         ImportOptions(market="us").resolved(kept)
     with pytest.raises(UsageError, match="no lots"):

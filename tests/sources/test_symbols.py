@@ -56,6 +56,11 @@ def test_unreadable_symbols_are_named(market, spelling):
     assert f"`{spelling}`" in caught.value.found
 
 
+def test_full_width_spellings():
+    assert read_symbol("６００５１９．ＳＨ", "cn").symbol == "600519.SH"
+    assert read_symbol("ａａｐｌ", "us").symbol == "AAPL"
+
+
 def test_unknown_market():
     with pytest.raises(UsageError, match="unknown market"):
         read_symbol("A", "mars")

@@ -96,6 +96,8 @@ def test_units_and_basis_in_brackets_count_as_said():
     )
     assert (header.volume_scale, header.amount_scale, header.basis) == (100, 10_000, "adjusted")
     assert read_header(["日期", "收盘价(不复权)", "总手"]).basis == "raw"
+    wide = read_header(["ｄａｔｅ", "Ｃｌｏｓｅ（不复权）", "成交量（手）"])
+    assert (set(wide.roles), wide.basis, wide.volume_scale) == ({"date", "close", "volume"}, "raw", 100)
     assert read_header(["日期", "收盘", "总手"]).volume_scale == 100
     assert read_header(["date", "close", "volume"]).volume_scale is None
 

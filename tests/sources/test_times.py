@@ -87,6 +87,13 @@ def test_clock_columns(clock):
     assert moments["moment"].to_list() == [datetime(2024, 1, 2, 9, 35)]
 
 
+def test_full_width_digits_and_signs():
+    moments = read_moments(pl.Series(["２０２４-０１-０２", "2024／01／03 09：35"]))["moment"]
+    assert moments.to_list() == [datetime(2024, 1, 2), datetime(2024, 1, 3, 9, 35)]
+    timed = add_clock(read_moments(pl.Series(["2024-01-02"])), pl.Series(["０９：３５"]))
+    assert timed["moment"].to_list() == [datetime(2024, 1, 2, 9, 35)]
+
+
 def test_clock_numbers_and_full_stamps():
     dates = read_moments(pl.Series([20240102, 20240102]))
     assert add_clock(dates, pl.Series([935, 1500]))["moment"].to_list() == [

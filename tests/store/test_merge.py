@@ -173,6 +173,34 @@ def test_adjusted_prices_without_a_common_session_are_refused_symbol_by_symbol(p
     assert update_data(place, later).changes["refused_symbols"] == 3  # never taken over by the next update
 
 
+@pytest.mark.parametrize("overlap", [1, 2])
+def test_a_small_constant_in_one_or_two_sessions_is_no_correction(place, overlap):
+    """A dividend of 0.3 % re-scales B: taken for a correction it would leave a false return at the seam."""
+    frame = rows(basis="adjusted", factors=False)
+    import_data(place, adjusted(frame.filter(pl.col("time") < DAYS[250]), 1.0), ADJUSTED)
+    new = rows(("D",), basis="adjusted", factors=False, first=249, count=301 - overlap)
+    moved = pl.when(pl.col("symbol") == "B").then(0.997).otherwise(1.0)
+    given = adjusted(pl.concat([frame.filter(pl.col("time") >= DAYS[250 - overlap]), new]), moved)
+    result = update_data(place, given)
+    (row,) = result.failures
+    assert row["symbol"] == "B"
+    assert "all prices differ by -0.3" in row["reason"] and "the last 5 up to 2023-11-29" in row["reason"]
+    assert (result.changes["corrected"], result.changes["appended"]) == (0, 100 + new.height)
+    stored = market(place).frame(["B"])
+    assert stored["time"].max() == DAYS[249].item()
+    joined = update_data(place, given, same_anchor=True)
+    assert (joined.changes["corrected"], joined.changes["appended"]) == (overlap, 50)
+
+
+def test_a_small_constant_leaves_no_seam_where_every_stored_bar_is_given_or_prices_are_raw(place):
+    young = rows(("A",), basis="adjusted", factors=False)
+    import_data(place, adjusted(young.head(2), 1.0), ADJUSTED)
+    assert update_data(place, adjusted(young.head(9), 0.997)).changes["corrected"] == 2
+    raw = rows(("A",), factors=False)
+    import_data(place, adjusted(raw.head(20), 1.0), RAW, replace_all=True)
+    assert update_data(place, adjusted(raw[19:30], 0.997)).changes["corrected"] == 1
+
+
 def test_refusals_of_an_update_without_a_version_are_listed_until_the_next(place):
     frame = rows(basis="adjusted", factors=False)
     first = as_given(frame.filter(pl.col("time") < DAYS[250]), factors=False).cast({"close": pl.String})
@@ -337,6 +365,25 @@ def test_an_export_imported_again_is_the_same_store(place, tmp_path, form, per_s
     assert_same(market(tmp_path / "other").frame(), frame)
     with pytest.raises(UsageError, match="parquet or csv"):
         export_data(place, target, form="xlsx")
+
+
+def test_the_ending_says_what_an_export_is_and_nothing_is_overwritten(place, tmp_path):
+    import_data(place, as_given(rows()), RAW)
+    for name in ("a.csv", "a.parquet"):
+        export_data(place, tmp_path / name)
+    assert pl.read_csv(tmp_path / "a.csv").height == pl.read_parquet(tmp_path / "a.parquet").height
+    before = (tmp_path / "a.csv").read_bytes()
+    with pytest.raises(UsageError, match=r"a\.csv exists\n.*--force"):
+        export_data(place, tmp_path / "a.csv", symbols=["B"])
+    assert (tmp_path / "a.csv").read_bytes() == before
+    export_data(place, tmp_path / "a.csv", symbols=["B"], force=True)
+    assert set(pl.read_csv(tmp_path / "a.csv")["symbol"]) == {"B"}
+    for name in ("b.txt", "b"):
+        with pytest.raises(UsageError, match=r"neither \.csv nor \.parquet"):
+            export_data(place, tmp_path / name)
+    with pytest.raises(UsageError, match="--format parquet"):
+        export_data(place, tmp_path / "b.csv", form="parquet")
+    assert not list(tmp_path.glob("b*"))
 
 
 def test_export_of_a_part(place, tmp_path):

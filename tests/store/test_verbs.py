@@ -8,6 +8,8 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
+import barcast
+from barcast.cli.app import _run as run
 from barcast.cli.data import app
 from barcast.core.config import to_plain
 from barcast.core.errors import DataError, ResourceError, StoreBusyError, UsageError
@@ -80,6 +82,9 @@ def test_dry_run_reads_and_writes_nothing(tmp_path, folder):
     assert (plan.num_files, plan.looked_at[0]["rows"]) == (2, 20)
     assert plan.looked_at[0]["roles"]["close"] == "收盘"
     assert plan.looked_at[0]["symbols"] == ["000001.SZ"]
+    row = plan.looked_at[0]["first_row"]
+    assert (row["symbol"], row["open"], row["volume"]) == ("000001.SZ", 9.95, 1000)
+    assert (plan.num_looked_at, plan_import(tmp_path / "w", folder, CN, most_files=1).num_looked_at) == (2, 1)
     assert not (tmp_path / "w").exists()
 
 
@@ -152,6 +157,17 @@ def test_a_status_table_alone(tmp_path, folder):
     assert "1 symbols have no bar here, e.g. 300750.SZ" in again.output
     assert invoke("status", "-w", tmp_path).output.splitlines()[2] == "300750.SZ,st,2024-01-05,,2024-01-05"
     assert json.loads(invoke("status", "--json", "--version", 0, "-w", tmp_path).stdout) == []
+    facts.write_text("symbol,kind,start\n600519,st,2024-01-08\n")  # the other rows were wrong
+    assert (
+        "version 2: 1 rows given, 1 in the store"
+        in invoke("status", facts, "--replace", "-w", tmp_path).output
+    )
+    assert store.status()["start"].to_list() == [date(2024, 1, 8)]
+    assert store.status(1).height == 3
+    facts.write_text("symbol,kind,start\n")
+    assert barcast.add_status(facts, workspace=tmp_path, replace=True).version == 3
+    assert (store.status().height, store.bars().delisted.tolist()) == (0, [-1, -1])
+    assert isinstance(invoke("status", "--replace", "-w", tmp_path).exception, UsageError)
 
 
 def test_a_wrong_status_table_is_refused_before_anything_is_read(tmp_path, folder, monkeypatch):
@@ -175,8 +191,13 @@ def test_compaction_says_what_it_freed(tmp_path, folder):
     assert 1 in done["kept"]
     assert store_info(tmp_path).num_rows == 43
     assert done["kept"][-1] == done["version"]
+    assert done["made"] == list(range(4, done["version"] + 1))
     said = invoke("compact", "-w", tmp_path).output
     assert "0 versions dropped; readable: 1," in said
+    bars(24).write_csv(folder / "600519.csv")
+    made = update_data(tmp_path, folder).version + 1
+    said = invoke("compact", "--keep-hours", 0, "-w", tmp_path).output
+    assert f"new, by the upkeep itself, with the same bars: {made}" in said
     assert invoke("conflicts", "-w", tmp_path).output == "none\n"
     assert isinstance(invoke("compact", "--keep-hours", -1, "-w", tmp_path).exception, UsageError)
 
@@ -261,6 +282,8 @@ def test_commands(tmp_path, folder):
     dry = invoke("import", folder, *said, "--dry-run")
     assert dry.exit_code == 0, dry.output
     assert "nothing was imported" in dry.output
+    assert "looked into" not in dry.output
+    assert "first row: symbol 000001.SZ, time 2024-01-02, open 9.95, high 10.2, low 9.8" in dry.output
     done = invoke("import", folder, *said, "--json")
     assert json.loads(done.stdout)["num_rows"] == 40
     assert "000001 -> 000001.SZ" in done.stdout
@@ -279,7 +302,29 @@ def test_commands(tmp_path, folder):
         == 0
     )
     assert pl.read_csv(out, try_parse_dates=True)["time"].min() == date(2024, 1, 22)
+    assert isinstance(invoke("export", out, "--workspace", tmp_path).exception, UsageError)
+    chosen = invoke("export", out, "--force", "--symbols", "600519，1", "--workspace", tmp_path)
+    assert "of 2 symbols" in chosen.output
+    assert out.read_text().startswith("symbol,time,")
     assert isinstance(invoke("export", out, "--from", "soon", "--workspace", tmp_path).exception, UsageError)
+
+
+def test_a_job_at_night_notices_that_nothing_could_be_added(tmp_path, folder, capsys):
+    import_data(tmp_path, folder, CN)
+    late = bars(25).tail(2)  # no session in common with adjusted prices
+    for code in ("600519", "000001"):
+        late.write_csv(folder / f"{code}.csv")
+    assert run(["data", "update", str(folder), "-w", str(tmp_path), "--json"], debug=False) == 3
+    out, error = capsys.readouterr()
+    assert (json.loads(out)["changes"]["refused_symbols"], json.loads(out)["published"]) == (2, False)
+    assert "nothing could be added: 2 failures" in error and "barcast data failures" in error
+    assert run(["data", "update", str(folder), "-w", str(tmp_path)], debug=False) == 3
+    assert "nothing could be added; the store stays at version 0" in capsys.readouterr().out
+    bars(25).write_csv(folder / "600519.csv")
+    assert run(["data", "update", str(folder), "-w", str(tmp_path)], debug=False) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "1 symbols were refused and stay as they were: barcast data failures"
+    assert run(["data", "update", str(folder), "-w", str(tmp_path)], debug=False) == 0  # one is up to date
 
 
 def test_the_result_is_printed_alone_on_stdout(tmp_path, folder):

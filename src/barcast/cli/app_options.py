@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from barcast.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from barcast.core.texts import Language
 
 WorkspaceOption = Annotated[
     Path | None,
@@ -17,9 +21,22 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, 
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Nothing but the result, in short.")]
 
 
+def language(text: str) -> Language:
+    """Read ``--lang``.
+
+    Raises
+    ------
+    UsageError
+        When the project does not speak it.
+    """
+    if text not in ("en", "zh"):
+        raise UsageError(f"--lang {text}: not a language of barcast", "--lang en or --lang zh")
+    return cast("Language", text)
+
+
 def words(text: str | None) -> tuple[str, ...] | None:
-    """Split ``a,b c`` at commas and blanks; None stays None."""
-    return None if text is None else tuple(text.replace(",", " ").split())
+    """Split ``a,b c`` at commas (Chinese ones too) and blanks; None stays None."""
+    return None if text is None else tuple(re.sub("[,，、]", " ", text).split())
 
 
 def numbers(text: str | None, flag: str) -> tuple[int, ...] | None:

@@ -56,6 +56,7 @@ def audit(
 
 def _print(report: AuditReport) -> None:
     from barcast.cli.show import table
+    from barcast.core.texts import some
 
     leaking = {finding.check for finding in report.findings}
     rows = [
@@ -69,7 +70,6 @@ def _print(report: AuditReport) -> None:
         typer.echo(f"{finding.check}: {finding.sentence}")
         others = [column for column in finding.columns if column != finding.column]
         if others:
-            more = f" and {len(others) - 8} more" if len(others) > 8 else ""
-            typer.echo(f"    {finding.num_values:,} values; also {', '.join(others[:8])}{more}")
+            typer.echo(f"    {finding.num_values:,} values; also {some(others, most=8)}")
     for note in report.notes:
         typer.echo(f"note: {note}")

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from barcast.cli.app_options import JsonOption, WorkspaceOption, words
+from barcast.cli.app_options import JsonOption, WorkspaceOption, language, words
+from barcast.core.errors import UsageError
 
 
 def check(
@@ -26,13 +27,15 @@ def check(
 ) -> None:
     """Name what is wrong with the stored bars, with offending rows, and what will be done about it."""
     from barcast.core.atomic import atomic_path, refuse_folder
-    from barcast.core.texts import Language
     from barcast.core.workspace import Workspace
     from barcast.pipeline.check import check_store
     from barcast.quality import apply_policy, finding_lines, report_lines
 
+    spoken = language(lang)
     if output:
         refuse_folder(output)
+        if output.suffix not in (".csv", ".parquet"):
+            raise UsageError(f"--output {output}: neither .csv nor .parquet", f"--output {output.stem}.csv")
     choices = dict(_pair(text) for text in policy or [])
     report, chosen = check_store(Workspace.find(workspace), words(symbols) or (), choices)
     if output:
@@ -44,15 +47,12 @@ def check(
     if json_output:
         typer.echo(report.to_json())
     else:
-        language: Language = "zh" if lang == "zh" else "en"
-        lines = finding_lines(report, kind, language) if kind else report_lines(report, chosen, language)
+        lines = finding_lines(report, kind, spoken) if kind else report_lines(report, chosen, spoken)
         typer.echo("\n".join(lines))
     apply_policy(report, chosen)  # a kind whose policy is `refuse` ends the command with its rows
 
 
 def _pair(text: str) -> tuple[str, str]:
-    from barcast.core.errors import UsageError
-
     kind, sign, choice = text.partition("=")
     if not sign:
         raise UsageError(f"--policy {text}: expected KIND=CHOICE", "for example --policy zero_volume=mask")

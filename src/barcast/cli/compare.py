@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from barcast.cli.app_options import JsonOption, QuietOption, WorkspaceOption, words
+from barcast.cli.app_options import JsonOption, QuietOption, WorkspaceOption, language, words
 
 
 def compare(
@@ -28,6 +28,7 @@ def compare(
     from barcast.core.workspace import Workspace
     from barcast.pipeline.compare import compare_runs, runs_to_compare
 
+    spoken = language(lang)
     place = Workspace.find(workspace)
     compared = compare_runs(
         place,
@@ -39,4 +40,4 @@ def compare(
     if json_output:
         print_json([comparison.to_plain() for comparison in compared.comparisons])
     else:
-        print_compared(compared, lang)
+        print_compared(compared, spoken)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from barcast.cli.app_options import JsonOption, QuietOption, WorkspaceOption, words
-from barcast.core.errors import UsageError
+from barcast.core.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from datetime import date
@@ -71,6 +71,10 @@ DateOrderOption = Annotated[
     str | None,
     typer.Option("--date-order", help="mdy or dmy, for dates such as 03/04/2020.", rich_help_panel=_SAID),
 ]
+DecimalOption = Annotated[
+    str | None,
+    typer.Option("--decimal", help="The decimal sign: . (default) or a comma.", rich_help_panel=_SAID),
+]
 EncodingOption = Annotated[
     str,
     typer.Option("--encoding", help="auto (file by file), utf-8, gb18030, ...", rich_help_panel=_SAID),
@@ -101,6 +105,7 @@ def import_(
     tz: ZoneOption = None,
     stamp: StampOption = None,
     date_order: DateOrderOption = None,
+    decimal: DecimalOption = None,
     volume_adjusted: VolumeAdjustedOption = False,
     encoding: EncodingOption = "auto",
     column: ColumnOption = None,
@@ -125,8 +130,8 @@ def import_(
 
     said = ImportOptions(
         market=market, frequency=frequency, calendar=calendar, basis=basis, volume_unit=volume_unit,
-        volume_adjusted=volume_adjusted, tz=tz, stamp=stamp, date_order=date_order, encoding=encoding,
-        columns=tuple(column or ()), symbol=symbol,
+        volume_adjusted=volume_adjusted, tz=tz, stamp=stamp, date_order=date_order, decimal=decimal,
+        encoding=encoding, columns=tuple(column or ()), symbol=symbol,
     )  # fmt: skip
     if dry_run:
         _show_plan(plan_import(workspace, paths, said), json_output)
@@ -144,6 +149,7 @@ def update(
     tz: ZoneOption = None,
     stamp: StampOption = None,
     date_order: DateOrderOption = None,
+    decimal: DecimalOption = None,
     volume_adjusted: VolumeAdjustedOption = False,
     encoding: EncodingOption = "auto",
     column: ColumnOption = None,
@@ -172,12 +178,16 @@ def update(
 
     said = ImportOptions(
         basis=basis, volume_unit=volume_unit, volume_adjusted=volume_adjusted, tz=tz, stamp=stamp,
-        date_order=date_order, encoding=encoding, columns=tuple(column or ()), symbol=symbol,
+        date_order=date_order, decimal=decimal, encoding=encoding, columns=tuple(column or ()), symbol=symbol,
     )  # fmt: skip
     result = update_data(
         workspace, paths, said, same_anchor=same_anchor, status=status, progress=Progress(enabled=not quiet)
     )
     _show_result(result, json_output)
+    if _all_refused(result):  # a job at night must notice
+        raise DataError(
+            f"nothing could be added: {result.num_failures} failures", "barcast data failures lists them"
+        )
 
 
 @app.command()
@@ -185,6 +195,9 @@ def status(
     table: Annotated[
         Path | None, typer.Argument(help="CSV or Parquet: symbol, kind, start[, end, known_at].")
     ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="This table takes the place of what the store has.")
+    ] = False,
     version: VersionOption = None,
     workspace: WorkspaceOption = None,
     json_output: JsonOption = False,
@@ -194,10 +207,12 @@ def status(
     from barcast.core.config import to_plain
     from barcast.pipeline.data import add_status, store_status
 
+    if table is None and replace:
+        raise UsageError("--replace without a table", "barcast data status TABLE --replace")
     if table is None:
         _show_rows(store_status(workspace, version), json_output)
         return
-    done = add_status(workspace, table)
+    done = add_status(workspace, table, replace_all=replace)
     if json_output:
         print_json(to_plain(done))
         return
@@ -270,17 +285,23 @@ def compact(
     before, after = done.size_before / 1e6, done.size_bytes / 1e6
     typer.echo(f"{done.num_files:,} files removed, {before:,.1f} MB before, {after:,.1f} MB now")
     typer.echo(f"{len(done.dropped):,} versions dropped; readable: {', '.join(map(str, done.kept))}")
+    if done.made:
+        typer.echo(f"new, by the upkeep itself, with the same bars: {', '.join(map(str, done.made))}")
 
 
 @app.command()
 def export(
     target: Annotated[Path, typer.Argument(help="File to write, or folder with --per-symbol.")],
-    form: Annotated[str, typer.Option("--format", help="parquet or csv.")] = "parquet",
+    form: Annotated[
+        str | None,
+        typer.Option("--format", help="With --per-symbol: parquet (default) or csv."),
+    ] = None,
     per_symbol: Annotated[bool, typer.Option("--per-symbol", help="One file a symbol.")] = False,
     symbols: Annotated[str | None, typer.Option("--symbols", help="Only these, separated by commas.")] = None,
     start: Annotated[str | None, typer.Option("--from", help="First day, as in 2024-01-31.")] = None,
     end: Annotated[str | None, typer.Option("--to", help="Last day.")] = None,
     version: VersionOption = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
     workspace: WorkspaceOption = None,
     json_output: JsonOption = False,
 ) -> None:
@@ -291,7 +312,7 @@ def export(
 
     done = export_data(
         workspace, target, form=form, per_symbol=per_symbol, symbols=words(symbols),
-        start=_day(start, "--from"), end=_day(end, "--to"), version=version,
+        start=_day(start, "--from"), end=_day(end, "--to"), version=version, force=force,
     )  # fmt: skip
     if json_output:
         print_json(to_plain(done))
@@ -311,6 +332,11 @@ def _day(text: str | None, flag: str) -> date | None:
         raise UsageError(f"{flag}: `{text}` is not a day", f"write it as in {flag} 2024-01-31") from error
 
 
+def _all_refused(result: ImportResult) -> bool:
+    """Tell whether there was something to add, and none of it could be."""
+    return bool(result.num_failures and not result.num_rows and not result.changes.get("unchanged"))
+
+
 def _show_result(result: ImportResult, json_output: bool) -> None:
     from barcast.cli.show import print_json
     from barcast.core.config import to_plain
@@ -324,7 +350,7 @@ def _show_result(result: ImportResult, json_output: bool) -> None:
             f"{result.first} to {result.last}, in {result.seconds:.1f} s"
         )
     else:
-        why = "nothing could be added" if result.num_failures else "nothing new"
+        why = "nothing could be added" if _all_refused(result) else "nothing new"
         typer.echo(f"{why}; the store stays at version {result.version}")
     typer.echo(f"taken for granted: {_said(result.declared)}")
     if result.changes:
@@ -341,6 +367,8 @@ def _show_result(result: ImportResult, json_output: bool) -> None:
         typer.echo(f"{result.num_failures} failures, all of them by `barcast data failures`:")
         _show_failures(list(result.failures[:5]))
     typer.echo("next: barcast data check")
+    if refused := result.changes.get("refused_symbols"):
+        typer.echo(f"{refused:,} symbols were refused and stay as they were: barcast data failures")
 
 
 def _show_plan(plan: ImportPlan, json_output: bool) -> None:
@@ -350,12 +378,16 @@ def _show_plan(plan: ImportPlan, json_output: bool) -> None:
     if json_output:
         print_json(to_plain(plan))
         return
-    typer.echo(f"{plan.num_files:,} files, {plan.num_bytes / 1e6:,.1f} MB; nothing was imported")
+    some = f", looked into the first {plan.num_looked_at}" if plan.num_looked_at < plan.num_files else ""
+    typer.echo(f"{plan.num_files:,} files, {plan.num_bytes / 1e6:,.1f} MB{some}; nothing was imported")
     typer.echo(f"taken for granted: {_said(plan.declared)}")
     for look in plan.looked_at:
         span = f", {look['num_symbols']} symbols, {look['first']} to {look['last']}" if look["rows"] else ""
         typer.echo(f"{look['name']}: {look['rows']:,} rows{span}")
         typer.echo("  " + ", ".join(f"{role}={name}" for role, name in look["roles"].items()))
+        if look["rows"]:
+            values = {name: value for name, value in look["first_row"].items() if value is not None}
+            typer.echo("  first row: " + ", ".join(f"{name} {value}" for name, value in values.items()))
         if look["unused"]:
             typer.echo(f"  not used: {', '.join(look['unused'])}")
     for note in plan.notes:

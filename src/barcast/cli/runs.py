@@ -33,5 +33,7 @@ def _print(found: list[dict[str, Any]]) -> None:
     columns = ("run", "status", "created (UTC)", "data up to", "stop score", "time")
     table("Runs", [(c, "left" if i < 4 else "right") for i, c in enumerate(columns)], rows)
     for info in found:
-        if "resume" in info:
+        if info["status"] == "failed":
+            typer.echo(f"{info['name']} failed: {info['reason']}; when that is mended: {info['resume']}")
+        elif "resume" in info:
             typer.echo(f"{info['name']} was interrupted; what goes on with it: {info['resume']}")

@@ -17,6 +17,7 @@ from barcast.core.progress import Progress
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from barcast.core.texts import Language
     from barcast.pipeline.compare import Compared
     from barcast.pipeline.predict import Forecasts
 
@@ -73,13 +74,13 @@ def print_description(found: dict[str, Any]) -> None:
         typer.echo(f"... and {len(without) - 10} more symbols without a bar")
 
 
-def print_compared(compared: Compared, lang: str = "en") -> None:
+def print_compared(compared: Compared, language: Language = "en") -> None:
     """Print every comparison with its verdict."""
     from barcast.evaluation.render import to_rich
 
     console = _console()
     for comparison in compared.comparisons:
-        console.print(to_rich(comparison, "zh" if lang == "zh" else "en"))
+        console.print(to_rich(comparison, language))
 
 
 def print_forecasts(forecasts: Forecasts, limit: int) -> None:
@@ -87,7 +88,10 @@ def print_forecasts(forecasts: Forecasts, limit: int) -> None:
     for horizon, end in forecasts.for_sessions.items():
         _print_horizon(forecasts, horizon, end, limit)
     kind = f"the refit of {forecasts.parent} on everything known" if forecasts.parent else "not refitted"
-    typer.echo(f"served by {forecasts.run} ({kind}), taught by labels known until {forecasts.taught_until}")
+    known = f"taught by labels known until {forecasts.taught_until}"
+    if forecasts.chosen_until > forecasts.taught_until:
+        known += f", chosen and calibrated by labels known until {forecasts.chosen_until}"
+    typer.echo(f"served by {forecasts.run} ({kind}), {known}")
     if len(forecasts.reasons):
         typer.echo(f"{len(forecasts.reasons)} symbols without a forecast:")
         for symbol, reason, _ in forecasts.reasons.head(limit).iter_rows():

@@ -49,6 +49,9 @@ def train(
     ] = None,
     amp: Annotated[str | None, typer.Option(help="auto, bf16 or off.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Processor threads of a step; 0: measure once, keep it with the run.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     hold_out_fold: Annotated[
         int | None, typer.Option(help="0..19: keep this twentieth of the symbols out of training.")
@@ -56,6 +59,10 @@ def train(
     final: Annotated[
         bool, typer.Option("--final", help="Then refit on everything known, as the evaluation chose.")
     ] = False,
+    refit: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="Train nothing: refit this finished run on everything known now."),
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Train again even if the run is there.")] = False,
     open_test: Annotated[
         bool, typer.Option("--open-test", help="Open the sealed test segment; every opening is counted.")
@@ -72,6 +79,7 @@ def train(
     from barcast.cli.show import print_models
     from barcast.core.workspace import Workspace
     from barcast.pipeline.settings import resolve
+    from barcast.pipeline.workflow import refit_config
 
     if list_models:
         print_models(json_output)
@@ -83,28 +91,33 @@ def train(
         "batch_size": batch_size, "lr": lr, "weight_decay": weight_decay, "hidden_size": hidden_size,
         "num_layers": num_layers, "stock_embedding_dim": stock_embedding_dim, "dropout": dropout,
         "gradient_accumulation_steps": gradient_accumulation_steps, "amp": amp, "device": device,
-        "seed": seed, "hold_out_fold": hold_out_fold,
+        "threads": threads, "seed": seed, "hold_out_fold": hold_out_fold,
     }  # fmt: skip
     place = Workspace.find(workspace)
-    resolved = resolve(place, model, flags, config)
+    if refit:
+        parent, resolved = refit_config(place, refit, flags, config)
+    else:
+        parent, resolved = None, resolve(place, model, flags, config)
     if dry_run:
         _describe(place, resolved, json_output, quiet)
         return
-    how = {"final": final, "fresh": fresh, "open_test": open_test, "report": report}
+    how = {"parent": parent, "final": final, "fresh": fresh, "open_test": open_test, "report": report}
     _train(place, resolved, how, json_output, quiet)
 
 
 def _describe(place: Workspace, config: RunConfig, json_output: bool, quiet: bool) -> None:
     from barcast.cli.show import echo_config, print_description, print_json
     from barcast.core.progress import Progress
+    from barcast.pipeline.dataset import resolve_features
     from barcast.pipeline.workflow import describe
 
+    resolve_features(place, config.data.features)  # so that a name that nothing has is refused here too
     echo_config(config.plain(), Progress(enabled=not quiet))
     description = describe(place, config)
     print_json(description) if json_output else print_description(description)
 
 
-def _train(place: Workspace, config: RunConfig, how: dict[str, bool], json_output: bool, quiet: bool) -> None:
+def _train(place: Workspace, config: RunConfig, how: dict[str, Any], json_output: bool, quiet: bool) -> None:
     from barcast.cli.show import echo_config, print_compared, print_forecasts, print_json
     from barcast.core.memory import keep_freed_memory
     from barcast.core.progress import Progress

@@ -6,10 +6,11 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import math
 import tomllib
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -61,10 +62,25 @@ def read_values(kind: type, values: Mapping[str, Any], where: str) -> dict[str, 
     return {key: _convert(hints[key], value, f"{where}.{key}") for key, value in values.items()}
 
 
-def nearest(name: str, known: Sequence[str]) -> str:
+def nearest(name: str, known: Iterable[str]) -> str:
     """Return the known name that was probably meant, as a question, or all of them."""
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean `{near[0]}`?" if near else f"known: {', '.join(known)}"
+    names = list(known)
+    return meant(name, names) or f"known: {', '.join(names)}"
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """Return the known name that was probably meant, as a question; empty where none is near."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean `{near[0]}`?" if near else ""
+
+
+_EXAMPLES = {
+    int: "write a whole number, as in 3",
+    float: "write a number, as in 0.5",
+    str: "write words in quotation marks",
+    bool: "write true or false",
+    date: "write a day as in 2024-01-31",
+}
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
@@ -83,15 +99,23 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             raise UsageError(f"{where}: expected a list, found `{value!r}`")
         return tuple(_convert(arguments[0], item, where) for item in value)
     if origin is dict:
-        return dict(value)
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return from_plain(hint, value, where) if isinstance(value, Mapping) else value
-    if hint is date and isinstance(value, str):
-        return date.fromisoformat(value)
+        if not isinstance(value, Mapping):
+            raise UsageError(f"{where}: expected a table, found `{value!r}`", "write NAME = VALUE lines")
+        return {key: _convert(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(value, Mapping):
+        return from_plain(hint, value, where)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if isinstance(hint, type) and not isinstance(value, hint):
-        raise UsageError(f"{where}: expected {hint.__name__}, found `{value!r}`")
+    if hint is date and isinstance(value, str):
+        try:
+            return date.fromisoformat(value)
+        except ValueError as error:
+            raise UsageError(f"{where}: `{value}` is not a day", _EXAMPLES[date]) from error
+    wrong = hint is not Any and isinstance(hint, type) and not isinstance(value, hint)
+    if wrong or (hint is int and isinstance(value, bool)):
+        raise UsageError(f"{where}: expected {hint.__name__}, found `{value!r}`", _EXAMPLES.get(hint, ""))
+    if hint is float and not math.isfinite(value):
+        raise UsageError(f"{where}: `{value}` is no finite number", _EXAMPLES[float])
     return value
 
 

@@ -26,7 +26,7 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -99,14 +99,6 @@ class RunFolder:
         """The content of run.json."""
         found: dict[str, Any] = self.read("run.json")
         return found
-
-    @property
-    def refit_command(self) -> str:
-        """The command that refits this run on everything known."""
-        words = self.info["command"].split(" ")
-        if words[:2] != ["barcast", "train"]:  # made from Python, or beside another run
-            return f"barcast train {self.info['model']} --final   (with the options of its config.json)"
-        return " ".join([*(word for word in words if word not in ("--fresh", "--final")), "--final"])
 
     def update(self, **values: Any) -> None:
         """Change entries of run.json."""
@@ -203,7 +195,7 @@ def start_run(
         run.path.mkdir(parents=True, exist_ok=True)
     facts = {"command": command_line(), "status": "running", **info}
     if (run.path / "run.json").is_file():
-        run.update(**facts)
+        run.update(**facts, reason=None)
     else:
         created = datetime.now(UTC).isoformat()
         run.write("run.json", {"name": run.name, "id": identity, "model": model, "created": created, **facts})
@@ -225,8 +217,25 @@ def command_line() -> str:
     program = Path(sys.argv[0]).name if sys.argv and sys.argv[0] else ""
     if program not in ("barcast", "__main__.py"):
         return "Python: see config.json"
-    home = str(Path.home())
-    return shlex.join(["barcast", *sys.argv[1:]]).replace(home, "~")
+    return _typed(["barcast", *sys.argv[1:]])
+
+
+def command_to_type(workspace: Workspace, *words: str) -> str:
+    """Return a command of barcast, quoted, that finds this workspace from the current folder."""
+    root, here = workspace.root.resolve(), Path.cwd()
+    if root != Workspace.find().root:
+        words += ("-w", str(root.relative_to(here)) if root.is_relative_to(here) else str(root))
+    return _typed(["barcast", *words])
+
+
+def _typed(words: Sequence[str]) -> str:
+    """Quote words for a shell; the user's own folder is not named, and `~` works outside of quotes only."""
+    home = f"{Path.home()}/"
+    said = [
+        f"~/{shlex.quote(word.removeprefix(home))}" if word.startswith(home) else shlex.quote(word)
+        for word in words
+    ]
+    return " ".join(said).replace(str(Path.home()), "~")
 
 
 def environment() -> dict[str, Any]:

@@ -8,11 +8,13 @@ zeros were lost in a spreadsheet. Only market ``cn`` reads digits as A-shares.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from barcast.core.errors import SymbolError, UsageError
+from barcast.core.texts import some
 
 MARKETS = ("cn", "us", "crypto", "other")
 
@@ -69,7 +71,7 @@ def read_symbol(spelling: str, market: str) -> Reading:
     >>> read_symbol("btc/usdt", "crypto").symbol
     'BTCUSDT'
     """
-    text = spelling.strip().upper()
+    text = unicodedata.normalize("NFKC", spelling).strip().upper()  # full-width forms count as plain ones
     if market == "cn":
         return _read_cn(spelling, text)
     if market == "us":
@@ -156,7 +158,7 @@ def check_collisions(readings: Mapping[str, Reading], stored: Collection[str] = 
     ]
     if pairs:
         raise SymbolError(
-            f"codes that could mean two securities: {_some(pairs)}",
+            f"codes that could mean two securities: {some(pairs)}",
             "write the exchange of each, for example 000001.SZ and 000001.SH",
         )
 
@@ -170,8 +172,3 @@ def describe_prefixes(readings: Mapping[str, Reading]) -> tuple[str, ...]:
         f"e.g. {next(f'{s} -> {c}' for s, c in sorted(added.items()) if c.endswith(exchange))}"
         for exchange, count in sorted(counts.items())
     )
-
-
-def _some(items: list[str], most: int = 5) -> str:
-    more = f" and {len(items) - most} more" if len(items) > most else ""
-    return ", ".join(items[:most]) + more

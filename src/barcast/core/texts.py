@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 Language: TypeAlias = Literal["en", "zh"]
+
+
+def some(items: Sequence[str], between: str = ", ", most: int = 5) -> str:
+    """Join the first items, and say how many more there are."""
+    more = f" and {len(items) - most:,} more" if len(items) > most else ""
+    return between.join(items[:most]) + more
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from barcast.evaluation.settings import Settings
 
 #: Share of variance above which a daily return forecast is more likely a leak than a discovery.
 SUSPICIOUS_R2 = 0.02
+#: Kind of the note on a segment that forecasts were fitted on.
+IN_SAMPLE = "in_sample"
 _LOW_COVERAGE = 0.8
 _FEW_BLOCKS = 10
 
@@ -26,6 +28,7 @@ def notes_on(rows: CommonRows, settings: Settings, table: Table) -> tuple[Note, 
         *_session_notes(table),
         *_tradable_notes(rows),
         *_sealed_notes(rows, settings),
+        *_in_sample_notes(rows),
     )
 
 
@@ -120,6 +123,18 @@ def _sealed_notes(rows: CommonRows, settings: Settings) -> list[Note]:
     else:
         text = _openings_text(settings.openings)
     return [Note("sealed", text)]
+
+
+def _in_sample_notes(rows: CommonRows) -> list[Note]:
+    if rows.segment != "weigh":
+        return []
+    text = Text(
+        "The size of the forecasts was fitted on these very rows (`weigh`): MAE, RMSE, R², Brier and log "
+        "loss are partly in-sample and flatter. The IC family and AUC, which read the order only, are not.",
+        "预测的幅度正是在这些样本（`weigh`）上拟合的：MAE、RMSE、R²、Brier 与对数损失部分属于样本内结果，"
+        "会偏乐观；只看次序的 IC 类指标与 AUC 不受影响。",
+    )
+    return [Note(IN_SAMPLE, text)]
 
 
 def _openings_text(openings: Openings) -> Text:

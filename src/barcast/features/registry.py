@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from barcast.core.arrays import I32
+from barcast.core.config import meant
 from barcast.core.errors import UsageError
 from barcast.features.columns import BAR_COLUMNS, SHARED
 
@@ -144,8 +144,7 @@ class FeatureSet:
             if name in table:
                 return table[name]
         known = [*BAR_COLUMNS, *SHARED, *self.steps, *self.names]
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean `{near[0]}`?" if near else f"there are {', '.join([*BAR_COLUMNS, *SHARED])}"
+        hint = meant(name, known) or f"there are {', '.join([*BAR_COLUMNS, *SHARED])}"
         raise UsageError(f"feature set `{self.name}`: no column is called `{name}`", hint)
 
     def subset(self, name: str, names: Iterable[str], description: str) -> FeatureSet:
@@ -240,11 +239,8 @@ def feature_set(name: str, user_sets: Sequence[FeatureSet] = ()) -> FeatureSet:
 def _known_set(name: str, known: Mapping[str, FeatureSet]) -> FeatureSet:
     if name in known:
         return known[name]
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean `{near[0]}`? " if near else ""
-    raise UsageError(
-        f"no feature set `{name}`", f"{hint}there are {', '.join(known)}; see `barcast features list`"
-    )
+    hint = f"{meant(name, known)} there are {', '.join(known)}; see `barcast features list`"
+    raise UsageError(f"no feature set `{name}`", hint.strip())
 
 
 def _join(parts: Sequence[FeatureSet]) -> FeatureSet:

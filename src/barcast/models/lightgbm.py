@@ -13,8 +13,11 @@ from typing import Any
 import numpy as np
 
 from barcast.core.arrays import F32, F64
+from barcast.core.errors import UsageError
 from barcast.models.registry import register
 from barcast.models.tabular import Scorer
+
+_DEFAULT = "left out, the default is taken"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +35,21 @@ class LightGBMConfig:
     lambda_l2: float = 1.0
     num_threads: int = 0
     """0 takes every core; the result is the same for any count."""
+
+    def __post_init__(self) -> None:
+        at_least = {"num_leaves": 2, "num_rounds": 1, "min_data_in_leaf": 1, "max_bin": 2, "num_threads": 0}
+        for name, low in at_least.items():
+            if getattr(self, name) < low:
+                raise UsageError(
+                    f"[lightgbm] `{name}` must be at least {low}, got {getattr(self, name)}", _DEFAULT
+                )
+        for name in ("learning_rate", "feature_fraction", "bagging_fraction"):
+            if not 0 < getattr(self, name) <= 1:
+                raise UsageError(
+                    f"[lightgbm] `{name}` must be in (0, 1], got {getattr(self, name)}", _DEFAULT
+                )
+        if not 0 <= self.lambda_l2 < np.inf:
+            raise UsageError(f"[lightgbm] `lambda_l2` must not be negative, got {self.lambda_l2}", _DEFAULT)
 
 
 @register("lightgbm", "tabular", LightGBMConfig, summary="pooled gradient-boosted trees")

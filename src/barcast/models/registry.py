@@ -6,11 +6,11 @@ normalised features at a time; a *naive* rule has nothing to train. None of them
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
+from barcast.core.config import meant
 from barcast.core.errors import UsageError
 
 Kind = Literal["network", "tabular", "naive"]
@@ -88,9 +88,8 @@ def model_entry(name: str) -> ModelEntry:
     _import_all()
     if name not in _ENTRIES:
         trainable = [entry.name for entry in model_entries() if entry.kind != "naive"]
-        near = difflib.get_close_matches(name, trainable, n=1)
-        meant = f"did you mean `{near[0]}`? " if near else ""
-        raise UsageError(f"no model called `{name}`", f"{meant}choose one of {', '.join(trainable)}")
+        hint = f"{meant(name, trainable)} choose one of {', '.join(trainable)}"
+        raise UsageError(f"no model called `{name}`", hint.strip())
     return _ENTRIES[name]
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from barcast.core.arrays import F32, F64
+from barcast.core.errors import UsageError
 from barcast.models.registry import register
 from barcast.models.tabular import Scorer
 
@@ -22,6 +23,13 @@ class RidgeConfig:
 
     penalties: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
     """Candidates, per row, chosen on `stop`."""
+
+    def __post_init__(self) -> None:
+        if not self.penalties or not all(0 <= penalty < np.inf for penalty in self.penalties):
+            raise UsageError(
+                f"[ridge] `penalties` must be one number or more, none negative, got {list(self.penalties)}",
+                "penalties = [0.001, 0.1]; left out, the default is taken",
+            )
 
 
 @register("ridge", "tabular", RidgeConfig, summary="pooled linear regression with an L2 penalty")

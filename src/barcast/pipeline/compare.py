@@ -15,7 +15,7 @@ import polars as pl
 from barcast.core.cache import evict
 from barcast.core.config import digest
 from barcast.core.errors import RunError
-from barcast.core.predictions import read_predictions, write_predictions
+from barcast.core.predictions import SEGMENTS, read_predictions, write_predictions
 from barcast.core.progress import Progress
 from barcast.core.runs import RunFolder, list_runs, open_run
 from barcast.core.workspace import Workspace
@@ -97,7 +97,7 @@ def compare_runs(
         table = _with_outcomes(table, market)
     rows = tuple(
         align(table, segment=name, horizon=horizon)
-        for name in (*segments, *["test"] * seen)
+        for name in dict.fromkeys((*segments, *["test"] * seen))
         for horizon in market.labels.spec.horizons
     )
     settings = Settings(
@@ -110,8 +110,19 @@ def compare_runs(
     )
     comparisons = tuple(compare_rows(part, settings) for part in rows)
     if len(runs) == 1:
-        runs[0].write("comparison.json", [comparison.to_plain() for comparison in comparisons])
+        _keep_scores(runs[0], comparisons)
     return Compared(comparisons, rows, tuple(run.name for run in runs), openings)
+
+
+def _keep_scores(run: RunFolder, comparisons: Sequence[Comparison]) -> None:
+    """Write the scores into the run's folder, beside those of segments that were compared before."""
+    try:
+        known = run.read("comparison.json")
+    except RunError:  # none yet, or damaged: what is asked now can be computed all the same
+        known = []
+    found = [*known, *(comparison.to_plain() for comparison in comparisons)]
+    by_place = {(SEGMENTS.index(one["segment"]), one["horizon"]): one for one in found}
+    run.write("comparison.json", [by_place[place] for place in sorted(by_place)])
 
 
 def market_of(workspace: Workspace, run: RunFolder) -> Market:
@@ -255,7 +266,7 @@ def _naive(workspace: Workspace, market: Market, progress: Progress) -> pl.DataF
     modules = {entry.build.__module__ for entry in rules} | {base_rows.__module__}
     code = [Path(sys.modules[name].__file__ or "").read_text(encoding="utf-8") for name in sorted(modules)]
     folder = workspace.cache / "naive"
-    path = folder / f"{digest([market.data_key, market.label_key, code])}.parquet"
+    path = folder / f"{digest([market.data_key, _labels_digest(market), code])}.parquet"
     if path.is_file():
         os.utime(path)  # eviction goes by last use
         return read_predictions(path)
@@ -265,6 +276,14 @@ def _naive(workspace: Workspace, market: Market, progress: Progress) -> pl.DataF
     write_predictions(path, table)
     evict(folder, ".parquet", NAIVE_CACHE_BYTES, keep=path)
     return table
+
+
+def _labels_digest(market: Market) -> str:
+    """Name what naive rows say of each row, by its values: whatever code or options made them."""
+    labels, state = market.labels, hashlib.blake2b(repr(market.label_key).encode(), digest_size=16)
+    for array in (labels.y, labels.known_at, labels.tradable, market.segment, market.volatility):
+        state.update(np.ascontiguousarray(array).view(np.uint8).data)
+    return state.hexdigest()
 
 
 def _with_outcomes(table: pl.DataFrame, market: Market) -> pl.DataFrame:

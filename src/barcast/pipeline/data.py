@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from barcast.core.atomic import atomic_folder, atomic_path
+from barcast.core.atomic import atomic_folder, atomic_path, refuse_folder
 from barcast.core.errors import DataError, StoreError, UsageError
 from barcast.core.progress import Progress
 from barcast.core.symbols import MARKETS
@@ -30,7 +30,7 @@ from barcast.pipeline.data_results import (
 )
 from barcast.pipeline.ingest import Place, Task, existing_store, find_workspace, prepare, read_all
 from barcast.sources import SAMPLE_OPTIONS, ImportOptions, sample_source
-from barcast.sources.base import failure, failure_table
+from barcast.sources.base import VALUE_COLUMNS, failure, failure_table
 from barcast.sources.canonical import understand
 from barcast.sources.history import History
 from barcast.store import Compaction, MarketStore, StoreInfo, StoreMeta
@@ -155,10 +155,13 @@ def update_data(
     return replace(result, published=published, changes=change.counts, examples=change.examples)
 
 
-def add_status(workspace: Place, status: Path | str | pl.DataFrame) -> StatusResult:
+def add_status(
+    workspace: Place, status: Path | str | pl.DataFrame, *, replace_all: bool = False
+) -> StatusResult:
     """Add listings, delistings, suspensions and ST spells to a store, without any bar.
 
-    The same symbol, kind and start is the same fact, told anew.
+    The same symbol, kind and start is the same fact, told anew. With ``replace_all`` the table given takes
+    the place of the stored one, so that a wrong fact can go; older versions keep theirs.
 
     Raises
     ------
@@ -171,10 +174,10 @@ def add_status(workspace: Place, status: Path | str | pl.DataFrame) -> StatusRes
     facts = read_status(status, store.meta.market)
     with writer_lock(store.path):
         version = store.version
-        beside = {"status": join_status(store.status(), facts)}
+        beside = {"status": facts if replace_all else join_status(store.status(), facts)}
         published = store.beside.differ(version, beside)
         if published:
-            note = {"verb": "status", "num_read": len(facts)}
+            note = {"verb": "status", "num_read": len(facts), "replaced": replace_all}
             version = store.publish(store.table.empty(), note, periods=(), beside=beside)
     return StatusResult(
         store=str(store.path),
@@ -211,6 +214,7 @@ def plan_import(
         num_symbols=pl.col("symbol").n_unique(),
         first=pl.col("time").min(),
         last=pl.col("time").max(),
+        first_row=pl.struct("symbol", "time", *VALUE_COLUMNS, "basis").first(),
     )
     by_file = {row.pop("file"): row for row in spans.to_dicts()}
     looked_at = tuple(
@@ -221,6 +225,7 @@ def plan_import(
     return ImportPlan(
         declared=task.options.declared(),
         num_files=len(task.units),
+        num_looked_at=len(task.units[:most_files]),
         num_bytes=sum(unit.size for unit in task.units),
         looked_at=looked_at,
         failures=tuple(pl.concat([failure_table(lost), chunk.failures]).to_dicts()),
@@ -257,14 +262,18 @@ def export_data(
     workspace: Place,
     target: Path,
     *,
-    form: str = "parquet",
+    form: str | None = None,
     per_symbol: bool = False,
     symbols: Sequence[str] | None = None,
     start: date | None = None,
     end: date | None = None,
     version: int | None = None,
+    force: bool = False,
 ) -> ExportResult:
-    """Write stored rows to one long file, or one file a symbol in a folder; ``form`` is parquet or csv.
+    """Write stored rows to one long file, or one file a symbol in a folder.
+
+    The ending of a long file says its form; ``form``, parquet (the default) or csv, that of the files in a
+    folder. A file that is there is replaced with ``force`` only, a folder that holds anything never.
 
     The columns are those of the store: prices as given, with their factors and basis. Importing the export
     again gives the same store (say ``volume_unit="share"``). Symbols are read in any spelling.
@@ -272,15 +281,17 @@ def export_data(
     Raises
     ------
     UsageError
-        When the target is a folder that is not empty, or a folder where a file is meant.
+        When the target is a folder that is not empty, or a folder where a file is meant, or a file that is
+        there; when its ending is not known or not that of ``form``.
     SymbolError
         When a symbol is not in the store.
     DataError
         When no bar matches.
     """
     began = time.perf_counter()
-    if form not in ("parquet", "csv"):
-        raise UsageError(f"unknown format `{form}`", "choose parquet or csv")
+    form = _form_of(target, form, per_symbol=per_symbol)
+    if not per_symbol:
+        _refuse_overwriting(target, force=force)
     store = MarketStore.open(find_workspace(workspace).market)
     version = store.version if version is None else version
     chosen = None if symbols is None else store.resolve(symbols, version)
@@ -384,6 +395,26 @@ def _note(verb: str, task: Task, history: History) -> dict[str, Any]:
         "num_read": history.num_read,
         "num_failures": len(history.failures),
     }
+
+
+def _form_of(target: Path, form: str | None, *, per_symbol: bool) -> str:
+    """Settle what an export is written as."""
+    if form not in (None, "parquet", "csv"):
+        raise UsageError(f"unknown format `{form}`", "choose parquet or csv")
+    if per_symbol:
+        return form or "parquet"
+    refuse_folder(target)
+    ending = target.suffix.lower().removeprefix(".")
+    if ending not in ("parquet", "csv"):
+        raise UsageError(f"{target}: neither .csv nor .parquet", f"name it {target.stem}.{form or 'csv'}")
+    if form not in (None, ending):
+        raise UsageError(f"{target} does not end as --format {form}", "leave --format out")
+    return ending
+
+
+def _refuse_overwriting(target: Path, *, force: bool) -> None:
+    if target.exists() and not force:
+        raise UsageError(f"{target} exists", "choose another name or add --force")
 
 
 def _write(rows: pl.DataFrame, path: Path, form: str) -> None:

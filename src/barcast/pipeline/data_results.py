@@ -82,8 +82,11 @@ class ImportPlan:
         What would be taken for granted.
     num_files, num_bytes : int
         All of the input.
+    num_looked_at : int
+        So many files were looked into, the first ones.
     looked_at : tuple of dict
-        For the first files: name, rows, roles of columns, unused columns, symbols, first and last time.
+        For those of them that could be read: name, rows, roles of columns, unused columns, symbols, first and
+        last time, and the first row as it is understood.
     failures : tuple of dict
         What could not be read in these files.
     notes : tuple of str
@@ -93,6 +96,7 @@ class ImportPlan:
     declared: dict[str, Any]
     num_files: int
     num_bytes: int
+    num_looked_at: int
     looked_at: tuple[dict[str, Any], ...]
     failures: tuple[dict[str, Any], ...]
     notes: tuple[str, ...]

@@ -20,9 +20,9 @@ from barcast.core.atomic import atomic_path, refuse_folder
 from barcast.core.bars import Bars
 from barcast.core.calendar import exchange_days
 from barcast.core.errors import RunError, UsageError
-from barcast.core.predictions import write_predictions
+from barcast.core.predictions import read_predictions, write_predictions
 from barcast.core.progress import Progress
-from barcast.core.runs import RunFolder, list_runs, open_run
+from barcast.core.runs import RunFolder, command_to_type, list_runs, open_run
 from barcast.core.texts import Text
 from barcast.core.workspace import Workspace
 from barcast.features import FeatureSet
@@ -32,7 +32,7 @@ from barcast.pipeline.dataset import embedding_index, make_panel, normalised, ru
 from barcast.pipeline.forecast import live_rows
 from barcast.pipeline.market import VOLATILITY_BARS, CheckedBars, load_bars
 from barcast.pipeline.settings import RunConfig, from_run
-from barcast.pipeline.train import load_maps
+from barcast.pipeline.train import check_known_by, known_until, load_maps
 from barcast.store import MarketStore
 from barcast.windows.index import MIN_BARS, own_bars
 from barcast.windows.normalise import FittedScaler, check_coverage
@@ -57,6 +57,8 @@ class Forecasts:
         The run whose refit it is; empty for an evaluation.
     taught_until : str
         When the last label that taught it became known.
+    chosen_until : str
+        When the last label that taught, stopped, chose or calibrated it became known.
     asof : str
         The last session known.
     for_sessions : mapping of int to str
@@ -71,6 +73,7 @@ class Forecasts:
     run: str
     parent: str
     taught_until: str
+    chosen_until: str
     asof: str
     for_sessions: Mapping[int, str]
     table: pl.DataFrame
@@ -88,6 +91,7 @@ class Forecasts:
             "run": self.run,
             "parent": self.parent or None,
             "taught_until": self.taught_until,
+            "chosen_until": self.chosen_until,
             "asof": self.asof,
             "for_session": self.for_session,
             "for_sessions": {str(horizon): end for horizon, end in self.for_sessions.items()},
@@ -189,7 +193,7 @@ def predict(
     bars, now = found.bars, found.bars.calendar.times[-1]
     run = serving_run(workspace, run, now)
     state = run.read("state.json")
-    warnings = [*_age_warnings(run, bars, allow_old), *([] if asof else _stale_warnings(bars))]
+    warnings = [*_age_warnings(workspace, run, bars, asof, allow_old), *_session_warnings(bars, asof)]
     universe = np.isin(np.array(bars.symbols), np.array(state["universe"]))
     at = len(bars.calendar) - 1
     if not state["small_universe"]:
@@ -219,6 +223,7 @@ def _answer(
         run.name,
         info.get("parent", ""),
         info["taught_until"],
+        known_until(run),
         str(now),
         ends,
         table,
@@ -228,34 +233,36 @@ def _answer(
 
 
 def _keep_served(run: RunFolder, asof: np.datetime64, table: pl.DataFrame) -> None:
-    """Write down what was served of this session; what is there already is evidence and stays."""
-    path = run.path / "live" / f"{str(asof).replace(':', '')}.parquet"
-    if not path.exists():
-        write_predictions(path, table)
+    """Write down what was served of this session; what is there stays, another answer stands beside it."""
+    name, count = str(asof).replace(":", ""), 1
+    path = run.path / "live" / f"{name}.parquet"
+    while path.exists():
+        if read_predictions(path).equals(table):
+            return
+        count += 1
+        path = path.with_name(f"{name}.{count}.parquet")
+    write_predictions(path, table)
 
 
 def serving_run(workspace: Workspace, run: RunFolder, asof: np.datetime64) -> RunFolder:
-    """Return the run's newest refit that was taught nothing later than ``asof``, else the run itself.
+    """Return the run's refit that knows most, but nothing later than ``asof``, else the run itself.
 
     Raises
     ------
     RunError
-        When the run is unfinished, or when even its own labels reach beyond ``asof``: such a forecast would
-        have seen its outcome.
+        When the run is unfinished, or when even the labels that taught, stopped, chose or calibrated itself
+        reach beyond ``asof``: such a forecast would have seen its outcome.
     """
     if not run.is_done:
         raise RunError(f"run `{run.name}` is not finished", "run the same `barcast train` again: it resumes")
     refits = [
         other for other in list_runs(workspace) if other.info.get("parent") == run.name and other.is_done
     ]
-    for candidate in (*reversed(refits), run):
-        if np.datetime64(candidate.info["taught_until"]) <= asof:
-            return candidate
-    raise RunError(
-        f"`{run.name}` was taught labels up to {run.info['taught_until']}: a forecast as of {asof} would "
-        "have seen its own outcome",
-        f"train on what was known then: barcast train {run.info['model']} --asof {str(asof)[:10]} --final",
-    )
+    able = [other for other in refits if np.datetime64(known_until(other)) <= asof]
+    if able:
+        return max(able, key=known_until)
+    check_known_by(workspace, run, str(asof))
+    return run
 
 
 def _all_bars(workspace: Workspace, config: RunConfig, asof: str) -> CheckedBars:
@@ -263,39 +270,53 @@ def _all_bars(workspace: Workspace, config: RunConfig, asof: str) -> CheckedBars
     return load_bars(workspace, replace(config.data, symbols=(), limit=0, asof=asof))
 
 
-def _age_warnings(run: RunFolder, bars: Bars, allow_old: bool) -> list[Text]:
+def _age_warnings(workspace: Workspace, run: RunFolder, bars: Bars, asof: str, allow_old: bool) -> list[Text]:
     info = run.info
+    # A refit as of the same session can answer it; one that knows what came later cannot.
+    until = ["--asof", str(bars.calendar.times[-1])] if asof else []
+    command = command_to_type(workspace, "train", "--refit", info.get("parent", run.name), *until)
     last = np.datetime64(info["last_teaching_session"])
     age = int((bars.calendar.times > last).sum()) // bars.calendar.bars_per_day
     if age > TOO_OLD_SESSIONS and not allow_old:
         raise RunError(
             f"the last label that taught `{run.name}` is of {last}, {age} sessions before the forecast",
-            f"refit it on everything known: {run.refit_command}   (or add --allow-old)",
+            f"refit it on everything known: {command}   (or add --allow-old)",
         )
     if age <= OLD_SESSIONS:
         return []
     return [
         Text(
             f"{run.name} learned from labels up to {last} only, {age} sessions ago; refit it on everything "
-            f"known before you use a forecast: {run.refit_command}",
+            f"known before you use a forecast: {command}",
             f"{run.name} 只学到截至 {last} 的标签，距今 {age} 个时点；使用预测前请用全部已知数据重新拟合："
-            f"{run.refit_command}",
+            f"{command}",
         )
     ]
 
 
-def _stale_warnings(bars: Bars) -> list[Text]:
-    """Say when the newest bar is clearly older than the calendar's own today."""
+def _session_warnings(bars: Bars, asof: str) -> list[Text]:
+    """Say which session answers for a day without one, and when it is clearly older than it should be."""
     last, today = bars.calendar.days[-1].item(), _today()
+    if asof and (asked := datetime.fromisoformat(asof).date()) != last:
+        text = Text(
+            f"as of {asof}: the last stored session up to then is {last}",
+            f"截至 {asof}：到那时为止仓库中的最后一个时点是 {last}",
+        )
+        return [text, *_stale_warnings(bars, last, min(asked, today))]
+    return [] if asof else _stale_warnings(bars, last, today)
+
+
+def _stale_warnings(bars: Bars, last: date, today: date) -> list[Text]:
+    """Say when the newest bar is clearly older than ``today``."""
     missed = len(exchange_days(bars.calendar.name, last + timedelta(days=1), today)) if last < today else 0
     if missed <= STALE_SESSIONS:
         return []
     return [
         Text(
-            f"the newest bar is of {last}, about {missed} sessions before today ({today}): these forecasts "
-            "start there. Bring newer bars (barcast data update), or say --asof to mean it",
-            f"最新一根 K 线是 {last}，距今天（{today}）约 {missed} 个交易日：预测从那时起算。"
-            "请更新数据（barcast data update），或用 --asof 明确指定",
+            f"the newest bar is of {last}, about {missed} sessions before {today}: these forecasts start "
+            f"there. Bring newer bars (barcast data update), or say --asof {last} to mean it",
+            f"最新一根 K 线是 {last}，距 {today} 约 {missed} 个交易日：预测从那时起算。"
+            f"请更新数据（barcast data update），或用 --asof {last} 明确指定",
         )
     ]
 

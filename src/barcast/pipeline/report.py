@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +13,7 @@ from barcast.core.runs import RunFolder
 from barcast.core.texts import Text
 from barcast.core.workspace import Workspace
 from barcast.evaluation.align import CommonRows
+from barcast.evaluation.notes import IN_SAMPLE
 from barcast.evaluation.results import (
     ABSENT,
     BETTER,
@@ -89,9 +90,8 @@ def report_data(
     run: RunFolder, compared: Compared, market: Market, forecasts: Forecasts | BarcastError
 ) -> page.ReportData:
     """Collect everything the page shows."""
-    info, state = run.info, run.read("state.json")
-    chosen = compared.comparisons[-1]
-    rows = compared.rows[-1]
+    info, place = run.info, _chosen(compared)
+    chosen, rows = compared.comparisons[place], compared.rows[place]
     name = _name_in(rows, run.name)
     series = model_series(rows, name, cross_sectional=chosen.cross_sectional)
     return page.ReportData(
@@ -102,6 +102,7 @@ def report_data(
         command=info["command"],
         version=version("barcast"),
         horizon=chosen.horizon,
+        scope=_scope(compared, chosen.horizon),
         delay=chosen.delay,
         small_universe=market.small_universe,
         test_openings=compared.openings.total,
@@ -119,13 +120,32 @@ def report_data(
         else (),
         symbols=_symbol_scores(series, chosen),
         loss=_loss(run, market, info),
-        segments=tuple(_segments(market, state, compared.openings.total)),
+        segments=tuple(_segments(market, [comparison.segment for comparison in compared.comparisons])),
         failures=tuple(_failures(run)),
         warnings=tuple(note.text for note in chosen.notes if note.kind not in _SAID_BY_THE_PAGE)
         + (forecasts.warnings if isinstance(forecasts, Forecasts) else ()),
         config=run.read("config.json"),
         environment=run.read("environment.json"),
         empty=tuple(_empty(forecasts, chosen)),
+    )
+
+
+def _chosen(compared: Compared) -> int:
+    """Return which comparison the page is about: the last segment's, at its shortest horizon."""
+    segment = compared.comparisons[-1].segment
+    horizons = {c.horizon: i for i, c in enumerate(compared.comparisons) if c.segment == segment}
+    return horizons[min(horizons)]
+
+
+def _scope(compared: Compared, horizon: int) -> Text | None:
+    """Say which horizon is drawn, where there are several."""
+    others = sorted({c.horizon for c in compared.comparisons} - {horizon})
+    if not others:
+        return None
+    found = ", ".join(map(str, others))
+    return Text(
+        f"Shown for horizon {horizon} only; the comparison has a tab for each of the others too ({found}).",
+        f"此处只展示预测期 {horizon}；其他预测期（{found.replace(', ', '、')}）见模型比较中的各个标签页。",
     )
 
 
@@ -220,14 +240,17 @@ def _comparisons(compared: Compared, model: str) -> Iterable[page.Comparison]:
     several = len({c.horizon for c in compared.comparisons}) > 1
     for comparison in reversed(compared.comparisons):
         horizon = f", h={comparison.horizon}" if several else ""
+        note = next((note.text for note in comparison.notes if note.kind == IN_SAMPLE), None)
         for name, table in comparison.tables.items():
             english, chinese = titles[name]
             segment = SEGMENT_NAMES[comparison.segment]
             title = Text(f"{segment.en}{horizon}, {english}", f"{segment.zh}{horizon}，{chinese}")
-            yield _comparison(comparison, table, model, title)
+            yield _comparison(comparison, table, model, title, note)
 
 
-def _comparison(comparison: Comparison, table: Table, model: str, title: Text) -> page.Comparison:
+def _comparison(
+    comparison: Comparison, table: Table, model: str, title: Text, note: Text | None
+) -> page.Comparison:
     metrics = list(dict.fromkeys(metric for row in table.rows for metric in row.scores))
     metrics.sort(key=lambda metric: metric != comparison.primary)
     columns = [_metric_column(metrics[0], "skill")]
@@ -249,6 +272,7 @@ def _comparison(comparison: Comparison, table: Table, model: str, title: Text) -
         columns=tuple(columns),
         rows=tuple(_comparison_row(row, table, metrics, model) for row in table.rows),
         chart_key=comparison.primary,
+        note=note,
     )
 
 
@@ -391,7 +415,7 @@ def _loss(run: RunFolder, market: Market, info: dict[str, Any]) -> tuple[page.Lo
     )
 
 
-def _segments(market: Market, state: dict[str, Any], openings: int) -> Iterable[page.Segment]:
+def _segments(market: Market, shown: Sequence[str]) -> Iterable[page.Segment]:
     bars, counts = market.bars, segment_counts(market)
     for name, (first, last) in market.plan.spans.items():
         found = counts[name]
@@ -404,7 +428,7 @@ def _segments(market: Market, state: dict[str, Any], openings: int) -> Iterable[
             num_purged=found["purged"],
             num_terminal=found["terminal"] + found["purged_terminal"],
             num_unknown=found["unknown"],
-            is_sealed=name == "test" and not openings,
+            is_sealed=name == "test" and name not in shown,
         )
 
 

@@ -53,7 +53,11 @@ class DataConfig:
                 "--segments 2022-12,2023-04,2023-08,2023-12,2025-08-22",
             )
         if not -1 <= self.hold_out_fold < 20 or self.limit < 0:
-            raise UsageError("`hold_out_fold` is -1 or 0 .. 19 and `limit` is not negative")
+            raise UsageError(
+                "[data] `hold_out_fold` is -1 or 0 .. 19 and `limit` is not negative, "
+                f"got {self.hold_out_fold} and {self.limit}",
+                "left out, nothing is held out or limited",
+            )
 
 
 #: Tables that every model shares.
@@ -86,6 +90,18 @@ class RunConfig:
     def plain(self) -> dict[str, Any]:
         """Return the config as plain values, as saved in config.json."""
         found: dict[str, Any] = to_plain(self)
+        return found
+
+    def identity(self) -> dict[str, Any]:
+        """Return the part of ``plain()`` that shapes the result: how often it is saved does not.
+
+        A number of threads that is measured is none that was asked for.
+        """
+        found = self.plain()
+        if self.train is not None:
+            found["train"]["checkpoint_seconds"] = TrainConfig.checkpoint_seconds
+            if not self.train.threads:
+                del found["train"]["threads"]
         return found
 
 
@@ -217,6 +233,8 @@ def from_run(plain: Mapping[str, Any]) -> RunConfig:
 
 
 def _whole(value: Any, where: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise UsageError(f"{where}: expected a whole number, found `{value!r}`")
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise UsageError(
+            f"{where}: expected a whole number, found `{value!r}`", "0 or more, as in seed = 7 or --seed 7"
+        )
     return value

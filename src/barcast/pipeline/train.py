@@ -8,20 +8,23 @@ from typing import Any
 
 import numpy as np
 
+from barcast.core.arrays import I64
 from barcast.core.atomic import write_text
 from barcast.core.bars import MIN_SYMBOLS
 from barcast.core.config import from_plain, to_plain
-from barcast.core.errors import RunError
+from barcast.core.errors import RunError, UsageError
 from barcast.core.predictions import write_predictions
 from barcast.core.progress import Progress, clock, count
-from barcast.core.runs import RunFolder, run_folder, run_identity, start_run
+from barcast.core.runs import RunFolder, command_to_type, run_folder, run_identity, start_run
 from barcast.core.workspace import Workspace
 from barcast.features import FeatureSet
 from barcast.models.registry import ModelEntry, model_entry
+from barcast.models.tabular import TabularModel
 from barcast.pipeline.dataset import Dataset, build_dataset, resolve_features, run_features
 from barcast.pipeline.forecast import ScoreMap, fit_score_map, prediction_rows
 from barcast.pipeline.market import Market, load_market, segment_counts
 from barcast.pipeline.settings import RunConfig
+from barcast.pipeline.unfinished import failure_recorded
 from barcast.store import MarketStore
 from barcast.store.lock import writer_lock
 from barcast.windows.index import MIN_BARS, own_bars
@@ -68,7 +71,7 @@ def train(
     if config.data.asof[:10] not in ("", market.cutoff[:10]):
         progress.note(f"as of {config.data.asof}: the last stored session up to then is {market.cutoff}")
     config = _in_one_spelling(config, market)
-    identity = _identity(config.plain(), market, features)
+    identity = _identity(config.identity(), market, features)
     run = run_folder(workspace, config.model, identity)
     if run.is_done and not fresh:
         progress.note(f"{run.name} is there already (use --fresh to train it again)")
@@ -81,9 +84,10 @@ def train(
             f"small universe (fewer than {MIN_SYMBOLS} symbols a session): features normalised on `fit`, "
             "target the return over trailing volatility, scores through time instead of RankIC"
         )
+    _check_look_back(config, market)
     progress.note(f"features `{features.name}` for {count(len(market.bars))} bars")
     dataset = build_dataset(market, workspace, features, tabular=entry.kind == "tabular")
-    with writer_lock(run.path):
+    with writer_lock(run.path), failure_recorded(run):
         run = begin(workspace, config, identity, dataset, fresh=fresh)
         prepared = time.perf_counter()
         progress.note(f"training {config.model} on {count(int(dataset.teach.sum()))} rows")
@@ -96,9 +100,21 @@ def train(
             "prepare_seconds": round(prepared - started, 3),
             "train_seconds": round(trained - prepared, 3),
         }
-        finish(run, dataset, outcome, started, **times)
+        used = np.concatenate([np.flatnonzero(dataset.teach), dataset.rows_to_judge("stop", "weigh")])
+        chosen_until = last_known(dataset, used)
+        finish(run, dataset, outcome, started, chosen_until=chosen_until, **times)
     progress.note(f"{run.name} done in {clock(time.perf_counter() - started)}")
     return Trained(run, market)
+
+
+def _check_look_back(config: RunConfig, market: Market) -> None:
+    """Refuse windows that no symbol can fill: they cost memory and hold nothing but padding."""
+    longest = int(own_bars(market.bars.life_start).max())
+    if config.train is not None and (asked := config.train.look_back_window) > longest:
+        raise UsageError(
+            f"`look_back_window` is {asked}, but no symbol has more than {longest} bars",
+            f"--look-back-window {min(longest, 60)}",
+        )
 
 
 def _in_one_spelling(config: RunConfig, market: Market) -> RunConfig:
@@ -122,6 +138,7 @@ def begin(
         run_folder(workspace, kind, identity).checkpoint.unlink(missing_ok=True)
     known = {**market_facts(dataset.market), "features_code": dataset.features.code_digest(), **facts}
     run = start_run(workspace, kind, identity, config.plain(), {**known, "model": config.model})
+    (run.path / "comparison.json").unlink(missing_ok=True)  # it was about the weights that go now
     MarketStore.open(workspace.market).cite(dataset.market.store_version, run.name)
     for file in dataset.features.files:
         write_text(run.path / "features" / file.path.name, file.text)
@@ -178,7 +195,7 @@ def _fit_tabular(
 ) -> Outcome:  # fmt: skip
     from barcast.training.checkpoint import load_arrays, save_arrays
 
-    model = entry.build(config.options, config.seed)
+    model: TabularModel = entry.build(config.options, config.seed)
     rows = np.flatnonzero(dataset.teach)
     started = time.perf_counter()
     facts: dict[str, Any] = {}
@@ -273,17 +290,22 @@ def _calibrate_and_predict(
     return maps
 
 
-def finish(run: RunFolder, dataset: Dataset, outcome: Outcome, started: float, **facts: Any) -> None:
-    """Write what is left and mark the run done; only then is the checkpoint of no more use."""
+def finish(
+    run: RunFolder, dataset: Dataset, outcome: Outcome, started: float, *, chosen_until: str, **facts: Any
+) -> None:
+    """Write what is left and mark the run done; only then is the checkpoint of no more use.
+
+    ``chosen_until`` says when the last label was known that stopped, chose or calibrated anything.
+    """
     run.write("failures.json", failures(dataset))
     write_text(run.path / "card.md", model_card(run, dataset))
-    market, teach = dataset.market, dataset.teach
-    taught_until = int(market.labels.known_at[teach].max())
+    taught_until = last_known(dataset, np.flatnonzero(dataset.teach))
     run.update(
         status="done",
-        num_teaching_rows=int(teach.sum()),
+        num_teaching_rows=int(dataset.teach.sum()),
         last_teaching_session=str(last_teaching_session(dataset)),
-        taught_until=str(market.bars.calendar.times[taught_until]),
+        taught_until=taught_until,
+        chosen_until=max(taught_until, chosen_until),
         total_seconds=round(time.perf_counter() - started, 3),
         weights_bytes=run.weights.stat().st_size,
         **facts,
@@ -296,6 +318,41 @@ def last_teaching_session(dataset: Dataset) -> np.datetime64:
     """Return the last decision session whose label taught."""
     bars = dataset.market.bars
     return np.datetime64(bars.calendar.times[bars.session[dataset.teach].max()])
+
+
+def last_known(dataset: Dataset, rows: I64) -> str:
+    """Return when the last label of the rows (n,) became known."""
+    market = dataset.market
+    return str(market.bars.calendar.times[market.labels.last_known_at[rows].max()])
+
+
+def known_until(run: RunFolder) -> str:
+    """Return when the last label became known that taught, stopped, chose or calibrated a finished run.
+
+    Runs of versions that did not write it down used nothing beyond the end of `weigh`.
+    """
+    info = run.info
+    if "chosen_until" in info:
+        return str(info["chosen_until"])
+    return max(str(info["taught_until"]), str(run.read("state.json")["segments"]["weigh"][1]))
+
+
+def check_known_by(workspace: Workspace, run: RunFolder, asof: str) -> None:
+    """Refuse to serve a session that a run knows more than.
+
+    Raises
+    ------
+    RunError
+        When a label that taught, stopped, chose or calibrated it became known after ``asof``.
+    """
+    known = known_until(run)
+    if np.datetime64(known) > np.datetime64(asof):
+        again = command_to_type(workspace, "train", run.info["model"], "--asof", asof, "--final")
+        raise RunError(
+            f"`{run.name}` was taught, chosen and calibrated by labels known until {known}: a forecast as of "
+            f"{asof} would have seen its own outcome",
+            f"train on what was known then: {again}",
+        )
 
 
 def save_state(run: RunFolder, dataset: Dataset, maps: tuple[ScoreMap, ...]) -> None:
@@ -379,13 +436,14 @@ def refit(
 ) -> RunFolder:  # fmt: skip
     """Refit a finished run on every known label.
 
-    Steps, penalties and score maps stay as the evaluation chose them. The new run carries no scores of its
+    Steps, penalties and score maps stay as the evaluation chose them; so what chose them is known to the
+    refit too. The new run carries no scores of its
     own: nothing is left that could judge it. Its evidence is the parent's.
 
     Raises
     ------
     RunError
-        When the parent is not finished.
+        When the parent is not finished, or knows more than the session that is to be the last.
     """
     if not parent.is_done:
         raise RunError(f"run `{parent.name}` is not finished", f"barcast train {config.model}")
@@ -393,18 +451,19 @@ def refit(
     started = time.perf_counter()
     entry = model_entry(config.model)
     market = market or load_market(workspace, config.data)
+    check_known_by(workspace, parent, market.cutoff)
     config = _in_one_spelling(config, market)
     features = run_features(parent, config.data.features)
-    identity = _identity({**config.plain(), "final_of": parent.info["id"]}, market, features)
+    identity = _identity({**config.identity(), "final_of": parent.info["id"]}, market, features)
     run = run_folder(workspace, f"{config.model}-final", identity)
     if run.is_done and not fresh:
         progress.note(f"{run.name} is there already")
         return run
     dataset = build_dataset(market, workspace, features, tabular=entry.kind == "tabular", final=True)
-    with writer_lock(run.path):
+    with writer_lock(run.path), failure_recorded(run):
         run = begin(workspace, config, identity, dataset, fresh=fresh, final=True, parent=parent.name)
         progress.note(f"refitting {config.model} on all {count(int(dataset.teach.sum()))} known labels")
         outcome = fit_model(entry, config, dataset, run, progress, parent=parent)
         save_state(run, dataset, load_maps(parent))
-        finish(run, dataset, outcome, started)
+        finish(run, dataset, outcome, started, chosen_until=known_until(parent))
     return run

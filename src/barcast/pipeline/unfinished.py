@@ -1,24 +1,39 @@
-"""Runs that are not done: does a process still work on them, or was it killed, and what goes on with them."""
+"""Runs that are not done: is a process at work, was it killed, or did it fail, and what goes on with them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from barcast.core.runs import RunFolder
 from barcast.store.lock import is_locked
 
-DONE, RUNNING, INTERRUPTED = "done", "running", "interrupted"
+DONE, RUNNING, INTERRUPTED, FAILED = "done", "running", "interrupted", "failed"
 
 
 def run_status(run: RunFolder) -> str:
-    """Return ``done``, ``running`` (a process holds the run's lock) or ``interrupted`` (nobody does)."""
+    """Return ``done``, ``running`` (a process holds the run's lock), ``failed`` or ``interrupted``."""
     if run.is_done:
         return DONE
-    return RUNNING if is_locked(run.path) else INTERRUPTED
+    if is_locked(run.path):
+        return RUNNING
+    return FAILED if run.info["status"] == FAILED else INTERRUPTED
+
+
+@contextmanager
+def failure_recorded(run: RunFolder) -> Iterator[None]:
+    """Write an error's reason into the run before it goes on; a kill or Ctrl-C leaves no reason."""
+    try:
+        yield
+    except Exception as error:
+        if (run.path / "run.json").is_file() and not run.is_done:
+            run.update(status=FAILED, reason=str(error)[:500])
+        raise
 
 
 def run_facts(run: RunFolder) -> dict[str, Any]:
-    """Return the content of run.json with the true status; an interrupted run says how it goes on."""
+    """Return the content of run.json with the true status; an unfinished run says how it goes on."""
     info, status = run.info, run_status(run)
-    resume = {"resume": info["command"]} if status == INTERRUPTED else {}
+    resume = {"resume": info["command"]} if status in (INTERRUPTED, FAILED) else {}
     return {**info, "status": status, **resume}

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from barcast.core.errors import BarcastError, RunError
+from barcast.core.errors import BarcastError, RunError, UsageError
 from barcast.core.progress import Progress
-from barcast.core.runs import RunFolder
+from barcast.core.runs import RunFolder, open_run
 from barcast.core.workspace import Workspace
-from barcast.pipeline.compare import Compared, compare_runs, market_of
+from barcast.pipeline.compare import REFERENCE, Compared, compare_runs, market_of
 from barcast.pipeline.data import import_sample
 from barcast.pipeline.market import load_market, segment_counts
 from barcast.pipeline.predict import Forecasts, predict
 from barcast.pipeline.report import write_run_report
-from barcast.pipeline.settings import RunConfig, resolve
+from barcast.pipeline.settings import RunConfig, from_run, resolve
 from barcast.pipeline.train import refit, train
 
 
@@ -56,29 +57,60 @@ def train_and_report(
     workspace: Workspace,
     config: RunConfig,
     *,
+    parent: RunFolder | None = None,
     final: bool = False,
     fresh: bool = False,
     open_test: bool = False,
     report: bool = True,
     progress: Progress | None = None,
 ) -> TrainedAndCompared:
-    """Train, compare with naive rows and ridge, optionally refit on everything known, write the report."""
+    """Train, compare with naive rows and ridge, optionally refit on everything known, write the report.
+
+    With ``parent``, a finished run, nothing is trained: it is compared on the rows it was made from and
+    refitted on everything known now. ``config`` is then its own (`refit_config`).
+    """
     progress = progress or Progress(enabled=False)
-    trained = train(workspace, config, fresh=fresh, progress=progress)
-    market = trained.market
-    compared = compare_runs(workspace, [trained.run], open_test=open_test, market=market, progress=progress)
+    resolve(workspace, REFERENCE)  # a mistake in its table is said now, not when the comparison needs it
+    if parent is None:
+        trained = train(workspace, config, fresh=fresh, progress=progress)
+        run, market, newest = trained.run, trained.market, trained.market
+    else:
+        run, market, newest = parent, market_of(workspace, parent), None
+    compared = compare_runs(workspace, [run], open_test=open_test, market=market, progress=progress)
     refitted = None
-    if final:
-        refitted = refit(workspace, trained.run, config, market=market, fresh=fresh, progress=progress)
-    forecasts = _forecasts(
-        workspace, trained.run, market.cutoff, progress, save=final and not config.data.asof
-    )
+    if final or parent:
+        refitted = refit(workspace, run, config, market=newest, fresh=fresh, progress=progress)
+    asof = config.data.asof
+    forecasts = _forecasts(workspace, run, asof, progress, save=bool(refitted) and not asof)
     path = None
     if report:
-        path = write_run_report(workspace, trained.run, compared, market, forecasts)
+        path = write_run_report(workspace, run, compared, market, forecasts)
         progress.note(f"report: {path}")
     served = forecasts if isinstance(forecasts, Forecasts) else None
-    return TrainedAndCompared(trained.run, compared, path, refitted, served)
+    return TrainedAndCompared(run, compared, path, refitted, served)
+
+
+def refit_config(
+    workspace: Workspace, name: str, flags: Mapping[str, Any], file: Path | None = None
+) -> tuple[RunFolder, RunConfig]:
+    """Return the evaluated run to refit and its recorded config, for the ``asof`` of the flags.
+
+    Raises
+    ------
+    UsageError
+        When an option is given that a refit would not read.
+    """
+    given = [option for option, value in flags.items() if value is not None and option != "asof"]
+    given += ["config"] * (file is not None)
+    if given:
+        raise UsageError(
+            f"`{', '.join(given)}`: a refit keeps the options of its run",
+            f"barcast train --refit {name}, only with --asof",
+        )
+    run = open_run(workspace, name)
+    parent = open_run(workspace, str(run.info.get("parent", run.name)))
+    config = from_run(parent.read("config.json"))
+    return parent, replace(config, data=replace(config.data, asof=flags.get("asof") or ""))
 
 
 def _forecasts(
@@ -94,6 +126,7 @@ def _forecasts(
 
 def describe(workspace: Workspace, config: RunConfig) -> dict[str, Any]:
     """Return what a training would do: rows, segments and labels, without training anything."""
+    resolve(workspace, REFERENCE)
     market = load_market(workspace, config.data)
     times, counts = market.bars.calendar.times, segment_counts(market)
     return {

@@ -8,10 +8,10 @@ when the row that shows it has gone.
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
+from barcast.core.config import nearest
 from barcast.core.errors import UsageError
 from barcast.core.texts import Text
 
@@ -74,9 +74,7 @@ def known_kind(name: str, where: str = "quality") -> Kind:
     """
     if name in KINDS:
         return KINDS[name]
-    near = difflib.get_close_matches(name, KINDS, n=1)
-    hint = f"did you mean `{near[0]}`?" if near else f"known kinds: {', '.join(KINDS)}"
-    raise UsageError(f"{where}: unknown kind of defect `{name}`", hint)
+    raise UsageError(f"{where}: unknown kind of defect `{name}`", nearest(name, KINDS))
 
 
 _ALL = (

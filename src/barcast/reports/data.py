@@ -343,6 +343,8 @@ class ReportData:
     """Of barcast."""
     horizon: int
     """Sessions from entry to exit."""
+    scope: Text | None = None
+    """Where there are several horizons: which one verdict, pictures, symbols and forecasts are about."""
     delay: int
     """Sessions from decision to entry."""
     small_universe: bool

@@ -101,7 +101,7 @@ def embeddable_json(value: Any) -> str:
 def payload(data: ReportData) -> dict[str, Any]:
     """Return what the page's script reads: plain values, rounded, forecasts as packed columns."""
     plain: dict[str, Any] = _rounded(finite(to_plain(data)))
-    for shown_by_template in ("config", "environment", "verdict"):
+    for shown_by_template in ("config", "environment", "verdict", "scope"):
         del plain[shown_by_template]
     rows = plain["predictions"]
     columns = {name: pack([row[name] for row in rows]) for name in PREDICTION_FIELDS}

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import polars as pl
 
@@ -25,7 +26,7 @@ from barcast.sources.base import (
     row_schema,
 )
 from barcast.sources.headers import PRICES, missing_roles
-from barcast.sources.numbers import to_floats
+from barcast.sources.numbers import to_floats, why_no_number
 from barcast.sources.options import LOT_SHARES, ImportOptions
 from barcast.sources.times import add_clock, bar_starts, read_moments, session_dates, zone_and_stamp
 
@@ -108,7 +109,11 @@ def _settle(piece: Piece, number: int, options: ImportOptions) -> _Settled:
             f"name them, for example --column NAME={missing[0]}",
         )
     if "symbol" not in header.roles and piece.symbol is None:
-        raise SymbolError("no column, title or file name gives the symbol", "add --symbol NAME")
+        raise SymbolError(
+            f"no column, title or file name gives the symbol: `{Path(piece.name).name}` names none of market "
+            f"{options.market}",
+            "rename the file, or --symbol NAME for a single one; another market needs another --workspace",
+        )
     try:
         basis, basis_notes = _settle_basis(piece, options)
         scale, volume_notes = _settle_volume(piece, options)
@@ -211,13 +216,15 @@ def _read_stack(stack: list[_Settled], files: tuple[str, ...], options: ImportOp
     columns, bad = {}, []
     for role in _NUMBERS:
         if role in raw.columns:
-            columns[role], wrong = to_floats(raw[role])
+            columns[role], wrong = to_floats(raw[role], options.decimal or ".")
             if wrong.any():
-                bad.append(_bad_cells(raw, where, role, wrong, "value", "text where a number belongs"))
+                why = why_no_number(options.decimal or ".")
+                bad.append(_bad_cells(raw, where, role, wrong, "value", why))
     time = _read_times(raw, options)
     if time.null_count():
         given = next(role for role in _TIMES if role in raw.columns)
-        bad.append(_bad_cells(raw, where, given, time.is_null(), "time", "not a time that can be read"))
+        why = pl.lit("not a time that can be read")
+        bad.append(_bad_cells(raw, where, given, time.is_null(), "time", why))
     spellings = where["spelling"].drop_nulls().unique().sort()
     readings, reasons = read_symbols(spellings, options.market or "other")
     rows = _assembled(first, columns, time, where, raw)
@@ -301,7 +308,7 @@ def _with_symbols(
 
 
 def _bad_cells(
-    raw: pl.DataFrame, where: pl.DataFrame, column: str, wrong: pl.Series, kind: str, reason: str
+    raw: pl.DataFrame, where: pl.DataFrame, column: str, wrong: pl.Series, kind: str, reason: pl.Expr
 ) -> pl.DataFrame:
     cells = where.with_columns(raw[column].cast(pl.String).alias("value")).filter(wrong)
     return cells.select(
@@ -311,7 +318,7 @@ def _bad_cells(
         symbol="spelling",
         column=pl.lit(column),
         value="value",
-        reason=pl.lit(reason),
+        reason=reason,
     )
 
 

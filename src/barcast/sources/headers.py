@@ -7,6 +7,7 @@ which counts as declared: 成交量(手) is in lots, 收盘价(不复权) is raw
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -164,9 +165,14 @@ def missing_roles(header: Header) -> list[str]:
 
 
 def _split_unit(name: str) -> tuple[str, str]:
-    match = re.fullmatch(r"(.*?)[(（\[【](.*?)[)）\]】]\s*", name.strip())
+    match = re.fullmatch(r"(.*?)[(\[【](.*?)[)\]】]\s*", _narrow(name).strip())
     return (_squeezed(match[1]), match[2].strip().lower()) if match else (_squeezed(name), "")
 
 
 def _squeezed(name: str) -> str:
-    return re.sub(r"[\s_.\-/()（）\[\]【】]+", "", name).lower()
+    return re.sub(r"[\s_.\-/()\[\]【】]+", "", _narrow(name)).lower()
+
+
+def _narrow(name: str) -> str:
+    """Write full-width letters, digits and brackets in their plain forms."""
+    return unicodedata.normalize("NFKC", name)

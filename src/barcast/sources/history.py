@@ -19,12 +19,12 @@ import polars as pl
 from barcast.core.bars import STORE_COLUMNS
 from barcast.core.errors import SymbolError
 from barcast.core.symbols import check_collisions, describe_prefixes
+from barcast.core.texts import some
 from barcast.sources.base import VALUE_COLUMNS, Chunk, failure_table
 from barcast.sources.options import CLOSES, ImportOptions
 
 #: A factor step outside these bounds counts as a split.
 SPLIT_STEP = (0.8, 1.25)
-CONFLICT_COLUMNS = ("symbol", "time", *VALUE_COLUMNS, "file", "line", "spelling", "kept")
 
 
 @dataclass(frozen=True)
@@ -179,9 +179,8 @@ def _check_spellings(conflicts: pl.DataFrame) -> None:
     for symbol, moment, spellings, files in several.iter_rows():
         where = f"{moment} in {', '.join(files[:2])}"
         found.setdefault(symbol, f"{' and '.join(spellings)} both mean {symbol} but differ, first on {where}")
-    more = f" (and {len(found) - 5} more)" if len(found) > 5 else ""
     raise SymbolError(
-        "; ".join(list(found.values())[:5]) + more,
+        some(list(found.values()), "; "),
         "keep one of the files, or write the exchange if they are two securities",
     )
 

@@ -18,6 +18,7 @@ LOT_SHARES = 100
 VOLUME_UNITS = ("share", "lot")
 STAMPS = ("start", "end")
 DATE_ORDERS = ("mdy", "dmy")
+DECIMALS = (".", ",")
 DEFAULT_CALENDARS = {"cn": "XSHG", "us": "XNYS", "crypto": ROUND_THE_CLOCK, "other": OBSERVED}
 #: When a session's bar is finished: zone and local time of the close (the latest of recent rules).
 CLOSES = {
@@ -30,7 +31,7 @@ CLOSES = {
 }
 _REMEMBERED = (
     "market", "frequency", "calendar", "basis", "volume_unit", "volume_adjusted", "tz", "stamp", "date_order",
-    "columns",
+    "decimal", "columns",
 )  # fmt: skip
 
 
@@ -61,6 +62,8 @@ class ImportOptions:
         Whether an intraday stamp is the ``start`` or the ``end`` of its bar. Needed for intraday bars.
     date_order : str
         ``mdy`` or ``dmy``, for dates such as 03/04/2020.
+    decimal : str
+        The decimal sign: ``.`` (also where nothing is said) or ``,``. The other one may set off thousands.
     encoding : str
         ``auto`` (each file on its own: UTF-8, UTF-16 with its mark, else GB18030) or a codec's name.
     columns : tuple of str
@@ -78,6 +81,7 @@ class ImportOptions:
     tz: str | None = None
     stamp: str | None = None
     date_order: str | None = None
+    decimal: str | None = None
     encoding: str = "auto"
     columns: tuple[str, ...] = ()
     symbol: str | None = None
@@ -90,6 +94,7 @@ class ImportOptions:
         _one_of("volume-unit", self.volume_unit, VOLUME_UNITS)
         _one_of("stamp", self.stamp, STAMPS)
         _one_of("date-order", self.date_order, DATE_ORDERS)
+        _one_of("decimal", self.decimal, DECIMALS)
         if self.tz is not None and self.tz not in zoneinfo.available_timezones():
             raise UsageError(f"unknown time zone `{self.tz}`", "write it as in --tz Asia/Shanghai")
         for pair in self.columns:

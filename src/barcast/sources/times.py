@@ -62,7 +62,7 @@ def read_moments(values: pl.Series, date_order: str | None = None) -> pl.DataFra
     if kind.is_numeric():
         return _from_numbers(values.cast(pl.Int64, strict=False))
     unique = values.unique(maintain_order=True)  # thousands of symbols share their dates
-    known = _from_text(unique.cast(pl.String).str.strip_chars(), date_order)
+    known = _from_text(_plain(unique), date_order)
     table = known.with_columns(value=unique)
     rows = values.to_frame("value")
     found = rows.join(table, on="value", how="left", maintain_order="left", nulls_equal=True)
@@ -74,7 +74,7 @@ def add_clock(moments: pl.DataFrame, clock: pl.Series) -> pl.DataFrame:
     if clock.dtype == pl.Time:
         text = clock.cast(pl.String).str.slice(0, 8)
     else:
-        text = clock.cast(pl.String).str.strip_chars().str.replace(r"\.0*$", "")
+        text = _plain(clock).str.replace(r"\.0*$", "")
     if text.str.len_chars().max() in (None, 0):
         return moments
     if (text.str.len_chars() > 8).all():
@@ -151,6 +151,11 @@ def bar_starts(moments: pl.DataFrame, tz: str, stamp: str, step_seconds: int) ->
     start = pl.when("utc").then("moment").otherwise(universal)
     shift = pl.duration(seconds=step_seconds if stamp == "end" else 0)
     return moments.select((start - shift).cast(_MOMENT).alias("time"))["time"]
+
+
+def _plain(values: pl.Series) -> pl.Series:
+    """Return text without full-width forms and outer blanks."""
+    return values.cast(pl.String).str.normalize("NFKC").str.strip_chars()
 
 
 def _with_full_year(form: str) -> pl.Expr:

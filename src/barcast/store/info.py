@@ -80,6 +80,8 @@ class Compaction:
         The last one, whose bars are those of before.
     kept, dropped : tuple of int
         Versions that stay readable, and those that no longer are.
+    made : tuple of int
+        Versions that the upkeep itself made, with the same bars.
     num_files : int
         Files of bars removed.
     size_before, size_bytes : int
@@ -90,6 +92,7 @@ class Compaction:
     version: int
     kept: tuple[int, ...]
     dropped: tuple[int, ...]
+    made: tuple[int, ...]
     num_files: int
     size_before: int
     size_bytes: int

@@ -340,7 +340,7 @@ class MarketStore:
         """
         with writer_lock(self.path):
             self._drop_orphans()
-            gone, before = self.table.dropped(), self._size()
+            version, gone, before = self.version, self.table.dropped(), self._size()
             num_files = self.table.compact(self.cited().values(), keep_hours)
             dropped = self.table.dropped()
             kept = tuple(version for version in range(self.version + 1) if version not in dropped)
@@ -350,6 +350,7 @@ class MarketStore:
                 version=self.version,
                 kept=kept,
                 dropped=tuple(sorted(dropped - gone)),
+                made=tuple(range(version + 1, self.version + 1)),
                 num_files=num_files,
                 size_before=before,
                 size_bytes=self._size(),

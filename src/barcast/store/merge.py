@@ -4,14 +4,11 @@ Adjusted and split-adjusted prices are re-scaled by their provider after each di
 download agrees with the store on every return and differs on every price by one constant: its *anchor moved*.
 Appending it would put a false return at the seam, so the symbol's whole history is replaced, or, when the
 download does not reach back far enough, the symbol is refused with the reason. So it is without a single
-session in common, where a moved anchor cannot be seen; raw prices have no anchor to move.
+session in common, where a moved anchor cannot be seen, and with one or two that differ by one small constant,
+which may be a moved anchor or a correction; raw prices have no anchor to move.
 
 Factors of new rows are counted from their own first bar; they are linked to the stored ones at the last
 session that both have.
-
-.. warning::
-   With one or two sessions in common, an anchor that moves by less than 0.5 % cannot be told from a
-   correction. Overlap updates by three sessions or more.
 """
 
 from __future__ import annotations
@@ -43,9 +40,12 @@ SAME_FACTOR = 1e-3
 #: Share of prices that must agree on the constant for an anchor to have moved.
 _AGREEMENT = 0.9
 _FEW_SESSIONS, _CLEAR_MOVE = 3, 0.005
-_APART = (
-    "no session in common, the anchor of its {} prices may have moved: include some stored sessions, "
-    "e.g. the last 5 up to {} (--same-anchor if this source never moves it)"
+_INCLUDE = (
+    "include {} stored sessions, e.g. the last 5 up to {{}} (--same-anchor if this source never moves it)"
+)
+_APART = "no session in common, the anchor of its {} prices may have moved: " + _INCLUDE.format("some")
+_UNSURE = "too few sessions in common, all prices differ by {} %, a moved anchor or a correction: " + (
+    _INCLUDE.format("more")
 )
 #: With so many sessions in common, most of them changed without a constant, it is another series.
 _REWRITE_SESSIONS = 5
@@ -96,7 +96,8 @@ def merge(
     linked : Collection of str
         Symbols whose factors come from the source; the others' bars take the stored factor before them.
     same_anchor : bool
-        That this source never moves its anchor: adjusted bars are joined without a session in common.
+        That this source never moves its anchor: adjusted bars are joined without a session in common, and
+        one or two that differ by a small constant are corrections.
     """
     spans = _spans(store, incoming)
     fresh = incoming.join(spans, on="symbol", how="anti", maintain_order="left")
@@ -133,13 +134,14 @@ def merge(
 
 
 def _spans(store: MarketStore, incoming: pl.DataFrame) -> pl.DataFrame:
-    """First and last stored bar of each symbol that is to be updated, and whether it has factors."""
+    """Count the stored bars of each symbol that is to be updated: first, last, whether it has factors."""
     factors = pl.col("total_factor", "split_factor")
     spans = (
         store.table.scan()
         .select("symbol", "time", "basis", "total_factor", "split_factor")
         .group_by("symbol")
         .agg(
+            bars=pl.len(),
             first=pl.col("time").min(),
             last=pl.col("time").max(),
             basis=pl.col("basis").first(),
@@ -196,6 +198,7 @@ def _judge(
 def _refusal(relinked: pl.Expr, *, same_anchor: bool) -> pl.Expr:
     """Why a symbol cannot be joined without a false return; null where it can."""
     apart = pl.col("factor_wobble").is_null()  # no session in common
+    unsure = pl.col("unsure") & (pl.col("sessions") < pl.col("bars"))  # all bars rewritten leave no seam
     percent = (((pl.col("move").exp() - 1) * 100).round(3)).cast(pl.String)
     since, until = pl.col("first").cast(pl.String), pl.col("last").cast(pl.String)
     return (
@@ -211,6 +214,8 @@ def _refusal(relinked: pl.Expr, *, same_anchor: bool) -> pl.Expr:
         .then(pl.format("no session in common, factors cannot be linked: give them from {} on", until))
         .when(apart & (pl.col("basis") != "raw") & (not same_anchor))
         .then(pl.format(_APART, pl.col("basis"), until))
+        .when(unsure & (pl.col("basis") != "raw") & (not same_anchor))
+        .then(pl.format(_UNSURE, percent, until))
         .when(relinked & ~pl.col("reaches_end"))
         .then(pl.format("its factors were corrected: give its history up to {}", until))
     )
@@ -219,7 +224,9 @@ def _refusal(relinked: pl.Expr, *, same_anchor: bool) -> pl.Expr:
 def _price_moves(common: pl.DataFrame) -> pl.DataFrame:
     """For symbols most of whose common bars differ: by how much, and whether by one constant.
 
-    ``move`` is the median over sessions of the mean log ratio of the four prices.
+    ``move`` is the median over sessions of the mean log ratio of the four prices. ``unsure``: so few sessions
+    that a small constant may be a correction as well; a price written anew leaves some of the four as they
+    are, a moved anchor none.
     """
     ratios = {name: (pl.col(name) / pl.col(f"{name}_old")).log() for name in _PRICES}
     differs = pl.any_horizontal(ratio.abs() > SAME for ratio in ratios.values())
@@ -228,7 +235,10 @@ def _price_moves(common: pl.DataFrame) -> pl.DataFrame:
     rounding = 1e-4 + 0.005 / pl.col("close") + 0.005 / pl.col("close_old")
     rows = common.join(most, on="symbol", how="semi").select("symbol", tolerance=rounding, **ratios)
     shift = pl.mean_horizontal(_PRICES)
-    moves = rows.group_by("symbol").agg(move=shift.filter(shift.is_finite()).median())
+    one_way = (pl.min_horizontal(_PRICES) > SAME) | (pl.max_horizontal(_PRICES) < -SAME)
+    moves = rows.group_by("symbol").agg(
+        move=shift.filter(shift.is_finite()).median(), one_way=one_way.fill_null(False).all()
+    )
     near = [(pl.col(name) - pl.col("move")).abs() <= pl.col("tolerance") for name in _PRICES]
     agreement = rows.join(moves, on="symbol").group_by("symbol").agg(agreement=pl.all_horizontal(near).mean())
     size, enough = pl.col("move").abs(), pl.col("sessions") >= _FEW_SESSIONS
@@ -237,8 +247,11 @@ def _price_moves(common: pl.DataFrame) -> pl.DataFrame:
         moves.join(agreement, on="symbol")
         .join(most, on="symbol")
         .with_columns(moved=constant & (enough | (size > _CLEAR_MOVE)))
-        .with_columns(rewritten=(pl.col("sessions") >= _REWRITE_SESSIONS) & ~pl.col("moved"))
-        .select("symbol", "move", "moved", "rewritten")
+        .with_columns(
+            rewritten=(pl.col("sessions") >= _REWRITE_SESSIONS) & ~pl.col("moved"),
+            unsure=constant & pl.col("one_way") & ~pl.col("moved"),
+        )
+        .select("symbol", "sessions", "move", "moved", "rewritten", "unsure")
     )
 
 

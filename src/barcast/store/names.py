@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from barcast.core.errors import SymbolError
 from barcast.core.symbols import read_symbols
+from barcast.core.texts import some
 
 
 def resolve_names(texts: Iterable[str], stored: tuple[str, ...], market: str) -> tuple[str, ...]:
@@ -32,10 +33,9 @@ def resolve_names(texts: Iterable[str], stored: tuple[str, ...], market: str) ->
     found = {text: readings[text].symbol if text in readings else text for text in given}
     absent = [text for text in given if found[text] not in known]
     if absent:
-        words = [reasons.get(text) or _with_nearest(text, found[text], stored) for text in absent[:5]]
-        more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
+        words = [reasons.get(text) or _with_nearest(text, found[text], stored) for text in absent]
         raise SymbolError(
-            f"not in the store: {', '.join(words)}{more}", "`barcast data info --symbols` lists what there is"
+            f"not in the store: {some(words)}", "`barcast data info --symbols` lists what there is"
         )
     return tuple(dict.fromkeys(found.values()))
 

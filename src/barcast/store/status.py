@@ -13,6 +13,7 @@ import polars as pl
 from barcast.core.arrays import I32, Bools, Times
 from barcast.core.errors import DataError, UsageError, explained
 from barcast.core.symbols import read_symbols
+from barcast.core.texts import some
 from barcast.sources.text import decode
 from barcast.sources.times import read_moments
 
@@ -58,7 +59,7 @@ def _split(text: str) -> pl.DataFrame:
     names = [name.strip().lower() for name in header]
     uneven = [f"row {n} `{','.join(row)}`" for n, row in enumerate(rows, 1) if len(row) != len(names)]
     if uneven:
-        raise DataError(f"rows with other columns than the {len(names)} of the header: {_some(uneven)}")
+        raise DataError(f"rows with other columns than the {len(names)} of the header: {some(uneven, '; ')}")
     return pl.DataFrame(rows, schema=dict.fromkeys(names, pl.String), orient="row")
 
 
@@ -97,7 +98,7 @@ def conform_status(frame: pl.DataFrame, market: str) -> pl.DataFrame:
     )
     bad = table.with_row_index("row", 1).filter(~good.fill_null(False)).to_dicts()
     if bad:
-        rows = _some([f"row {row['row']}: {_why(row, reasons)}" for row in bad])
+        rows = some([f"row {row['row']}: {_why(row, reasons)}" for row in bad], "; ")
         raise DataError(f"{len(bad)} rows of the status table cannot be read: {rows}", _NEEDED)
     table = table.with_columns(pl.col("known_at").fill_null(pl.col("start"))).select(list(STATUS_SCHEMA))
     return table.unique(maintain_order=True).sort("symbol", "start", "kind")
@@ -113,10 +114,6 @@ def _why(row: dict[str, Any], reasons: dict[str, str]) -> str:
         if row[name] is None and (row[f"{name}_told"] or name == "start"):
             return f"{row['symbol_told']} has the {name} `{row[f'{name}_told'] or ''}`, which is no date"
     return f"{row['symbol_told']} ends on {row['end']}, before it starts on {row['start']}"
-
-
-def _some(told: list[str]) -> str:
-    return "; ".join(told[:5]) + (f"; and {len(told) - 5} more" if len(told) > 5 else "")
 
 
 def _text(frame: pl.DataFrame, name: str) -> pl.Series:

@@ -7,6 +7,8 @@ from typing import Literal
 
 from barcast.core.errors import UsageError
 
+_DEFAULTS = "mend the flag, or the table [train] of the settings file; left out, the default is taken"
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
@@ -36,6 +38,8 @@ class TrainConfig:
     """bf16 where the processor has it; evaluation is always float32."""
     seed: int = 0
     device: str = "cpu"
+    threads: int = 0
+    """Processor threads of a step; 0 measures once which number is fastest, and the run keeps it."""
     checkpoint_seconds: float = 30.0
 
     def __post_init__(self) -> None:
@@ -45,6 +49,10 @@ class TrainConfig:
         )  # fmt: skip
         for name in whole:
             if getattr(self, name) < 1:
-                raise UsageError(f"`{name}` must be at least 1, got {getattr(self, name)}")
-        if self.lr <= 0 or self.clip <= 0 or not 0 <= self.warmup < 1:
-            raise UsageError("`lr` and `clip` must be positive and `warmup` in [0, 1)")
+                raise UsageError(f"`{name}` must be at least 1, got {getattr(self, name)}", _DEFAULTS)
+        if not (self.lr > 0 and self.clip > 0 and 0 <= self.warmup < 1):
+            raise UsageError("`lr` and `clip` must be positive and `warmup` in [0, 1)", _DEFAULTS)
+        if not (self.weight_decay >= 0 and self.checkpoint_seconds >= 0 and self.threads >= 0):
+            raise UsageError(
+                "`weight_decay`, `checkpoint_seconds` and `threads` must not be negative", _DEFAULTS
+            )

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from barcast.core.arrays import F32, I64
-from barcast.core.errors import DataError, ResourceError, RunError
+from barcast.core.errors import DataError, RunError
 from barcast.core.memory import tree_pss_bytes
 from barcast.core.progress import Progress, clock, count
 from barcast.core.runs import RunFolder
@@ -34,6 +33,7 @@ from barcast.training.checkpoint import (
     unpack,
 )
 from barcast.training.config import TrainConfig
+from barcast.training.memory import memory_explained
 from barcast.training.networks import TrainingData, decay_groups
 from barcast.training.precision import autocast
 from barcast.training.predict import predict_stop
@@ -108,7 +108,11 @@ def fit_network(
     loop = _Loop(network, data, config, loss, stop_score, run, progress, steps)
     loop.resume()
     try:
-        with _memory_explained(config):
+        with memory_explained(
+            f"not enough memory for steps of {config.batch_size} labels",
+            f"--batch-size {max(config.batch_size // 2, 1)}; or for the same result in smaller parts "
+            f"--gradient-accumulation-steps {2 * config.gradient_accumulation_steps}",
+        ):
             loop.settle_threads()
             while not loop.state.finished:
                 loop.run_epoch()
@@ -116,22 +120,6 @@ def fit_network(
     finally:
         torch.set_num_threads(threads_before)
     return loop.finish()
-
-
-@contextmanager
-def _memory_explained(config: TrainConfig) -> Iterator[None]:
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:  # torch says it with a RuntimeError, in words of each device
-        words = ("out of memory", "not enough memory", "can't allocate memory")
-        if not isinstance(error, MemoryError) and not any(said in str(error) for said in words):
-            raise
-        parts = 2 * config.gradient_accumulation_steps
-        raise ResourceError(
-            f"not enough memory for steps of {config.batch_size} labels",
-            f"--batch-size {max(config.batch_size // 2, 1)}; or for the same result in smaller parts "
-            f"--gradient-accumulation-steps {parts}",
-        ) from error
 
 
 class _Loop:
@@ -227,9 +215,15 @@ class _Loop:
         self.state.loss_labels += num_labels
 
     def settle_threads(self) -> None:
-        """Take the checkpoint's number of threads (rounding depends on it), or measure which is fastest."""
-        if self.state.threads:
-            torch.set_num_threads(self.state.threads)
+        """Take the number that was asked for, or the run's own (rounding depends on it), or measure.
+
+        The run knows it before the first step, so that every later attempt takes the same.
+        """
+        recorded = self.run.info if (self.run.path / "run.json").is_file() else {}
+        known = self.config.threads or self.state.threads or recorded.get("threads", 0)
+        if known:
+            self.state.threads = known
+            torch.set_num_threads(known)
         elif self.config.device == "cpu":
             batch = self._gather(self._epoch_batches()[0])
 
@@ -238,6 +232,8 @@ class _Loop:
                 self.optimizer.zero_grad(set_to_none=True)
 
             self.state.threads = choose_threads(step)
+        if recorded:
+            self.run.update(threads=self.state.threads)
         self.mark = time.perf_counter()
 
     def _tick(self) -> None:

@@ -11,10 +11,14 @@ from torch import nn
 from barcast.core.arrays import F32, I64
 from barcast.core.progress import Progress, clock, count
 from barcast.training.config import TrainConfig
+from barcast.training.memory import memory_explained
 from barcast.training.networks import TrainingData
 from barcast.training.threads import one_thread_each
 from barcast.windows.gather import Resident, gather_stretches, gather_windows
 from barcast.windows.index import cut_stretches
+
+#: Input values of one chunk of windows: 4,096 windows of 60 bars and 49 inputs, 48 MB.
+CHUNK_VALUES = 4096 * 60 * 49
 
 
 def predict_stop(network: nn.Module, data: TrainingData, config: TrainConfig) -> tuple[I64, F32]:
@@ -48,7 +52,6 @@ def predict_windows(
     rows: I64,
     look_back: int,
     *,
-    batch_size: int = 4096,
     progress: Progress | None = None,
 ) -> F32:
     """Return outputs (n, H) of plain windows, float32, eval mode: what the predictions table holds.
@@ -57,6 +60,7 @@ def predict_windows(
     """
     network.eval()
     started = time.perf_counter()
+    batch_size = max(CHUNK_VALUES // (look_back * resident.inputs.shape[1]), 1)
     chunks = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
     if not chunks:
         return np.zeros((0, resident.target.shape[1]), np.float32)
@@ -68,11 +72,15 @@ def predict_windows(
         return found
 
     outputs, done = [], 0
-    for output in one_thread_each(outputs_of, chunks, serial=resident.inputs.is_cuda):
-        outputs.append(output)
-        done += len(output)
-        if progress is not None and progress.due():
-            rate = done / (time.perf_counter() - started)
-            left = clock((len(rows) - done) / rate)
-            progress.step(f"predicted {count(done)}/{count(len(rows))}  {count(rate)} rows/s  {left} left")
+    with memory_explained(
+        f"not enough memory to predict windows of {look_back} bars", "a smaller --look-back-window"
+    ):
+        for output in one_thread_each(outputs_of, chunks, serial=resident.inputs.is_cuda):
+            outputs.append(output)
+            done += len(output)
+            if progress is not None and progress.due():
+                rate = done / (time.perf_counter() - started)
+                left = clock((len(rows) - done) / rate)
+                said = f"predicted {count(done)}/{count(len(rows))}  {count(rate)} rows/s  {left} left"
+                progress.step(said)
     return np.concatenate(outputs)

@@ -1,0 +1,28 @@
+"""What to say when a computation does not fit into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from barcast.core.errors import ResourceError
+
+#: torch raises a RuntimeError, in words of each device.
+_WORDS = ("out of memory", "not enough memory", "can't allocate memory")
+
+
+@contextmanager
+def memory_explained(found: str, todo: str) -> Iterator[None]:
+    """Turn "out of memory", however it is raised, into an error that says what to do.
+
+    Raises
+    ------
+    ResourceError
+        With ``found`` and ``todo``.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not any(said in str(error) for said in _WORDS):
+            raise
+        raise ResourceError(found, todo) from error
