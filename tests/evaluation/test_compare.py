@@ -327,7 +327,7 @@ def test_costs_openings_and_stamps_are_carried():
     assert row_of(comparison, "ridge").cost == Cost()
     assert (comparison.openings, comparison.openings_elsewhere) == (3, 2)
     texts = {note.kind: note.text for note in comparison.notes}
-    assert "opened 3 times (2 of them on other versions" in texts["sealed"].en
+    assert "opened 3 times (2 of them on other versions, selections or horizons over" in texts["sealed"].en
     assert "已开启 3 次，其中 2 次" in texts["sealed"].zh
     once = {note.kind: note.text for note in compared(usual(), openings=Openings(1, 0)).notes}["sealed"]
     assert "was opened once; each look" in once.en and "其中" not in once.zh

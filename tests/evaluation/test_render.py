@@ -77,6 +77,16 @@ def test_a_small_universe_shows_no_ic_columns():
     assert "vs ridge" not in to_markdown(small)
 
 
+def test_a_step_is_a_session_of_daily_bars_and_a_bar_of_others():
+    for daily, english, chinese in ((True, "session", "交易日"), (False, "bar", "时点")):
+        found = compare(usual(40, 8), segment="test", cross_sectional=False, daily=daily)
+        text, zh = to_text(found, "en"), to_text(found, "zh")
+        assert f"40 {english}s, 8 symbols" in text and f"{found.horizon} {english}" in text
+        assert ("session" in text.replace("session AUC", "")) == daily
+        assert f"40 个{chinese}" in zh and ("时点" in zh) != daily
+        assert "其 AUC" in zh and "按 对零" not in zh and "其 对零" not in zh
+
+
 def test_numbers_read_naturally():
     assert number("rank_ic", 0.03456) == "0.0346"
     assert number("r2", 0.00123) == "0.123%"

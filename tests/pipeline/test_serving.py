@@ -165,12 +165,12 @@ def test_a_mistake_in_the_table_of_the_reference_is_said_before_anything_is_trai
     assert list_runs(Workspace(spare)) == before
 
 
-def test_a_cutoff_beyond_the_data_is_said_and_does_not_hide_old_bars(place, capsys, monkeypatch):
-    last = sessions_of(place)[-1]
+def test_a_cutoff_beyond_the_data_is_said_and_does_not_hide_old_bars(spare, capsys, monkeypatch):
+    last = sessions_of(spare)[-1]
     monkeypatch.setattr(room, "_today", lambda: last + timedelta(days=30))
 
     def said(day):
-        return " ".join(ask(place, capsys, "--asof", day)[1]["warnings"])
+        return " ".join(ask(spare, capsys, "--asof", day)[1]["warnings"])
 
     beyond = said("2030-01-01")
     assert f"as of 2030-01-01: the last stored session up to then is {last}" in beyond
@@ -178,9 +178,9 @@ def test_a_cutoff_beyond_the_data_is_said_and_does_not_hide_old_bars(place, caps
     assert "newest bar" not in said(last) and "the last stored session" not in said(last)
     near = last + timedelta(days=1)
     assert "the last stored session" in said(near) and "newest bar" not in said(near)
-    assert run("train", "ridge", "-w", place, "--no-report") == 0
+    assert run("train", "ridge", "-w", spare, "--no-report", "--final") == 0
     assert f"the newest bar is of {last}" in capsys.readouterr().out
-    assert run("train", "ridge", "-w", place, "--no-report", "--asof", last) == 0
+    assert run("train", "ridge", "-w", spare, "--no-report", "--asof", last) == 0
     assert "newest bar" not in capsys.readouterr().out
 
 
@@ -235,3 +235,89 @@ def test_a_training_that_fails_says_why_and_a_mended_one_goes_on(spare, capsys, 
 def test_a_look_back_longer_than_any_history_is_refused(spare, capsys):
     assert run("train", "lstm", "-w", spare, "--look-back-window", "5000", "--quiet") == 2
     assert "no symbol has more than 640 bars" in capsys.readouterr().err
+
+
+def test_a_run_of_chosen_symbols_forecasts_those_unless_others_are_asked_for(spare, capsys):
+    assert run("train", "ridge", "-w", spare, "--symbols", "SYM03,SYM01", "--quiet", "--no-report") == 0
+    assert run("train", "ridge", "-w", spare, "--limit", "3", "--quiet", "--no-report") == 0
+    runs = {tuple(r.read("state.json")["universe"]): r.name for r in list_runs(Workspace(spare))}
+    for universe in (("SYM01", "SYM03"), ("SYM00", "SYM01", "SYM02")):
+        for flags, wanted in (([], universe), (["--symbols", "SYM07"], ("SYM07",))):
+            ask_it = ["predict", runs[universe], "-w", spare, "--quiet", "--json", "--allow-old", *flags]
+            capsys.readouterr()
+            assert run(*ask_it) == 0
+            found = json.loads(capsys.readouterr().out)
+            assert sorted(row["symbol"] for row in found["forecasts"]) == list(wanted)
+    assert run("predict", ridge(spare).name, "-w", spare, "--symbols", " ,") == 2
+    assert "a list with nothing in it" in capsys.readouterr().err
+
+
+def test_train_prints_no_forecast_that_predict_refuses(spare, capsys):
+    name = ridge(spare).name
+    assert run("train", "ridge", "-w", spare) == 0
+    said = capsys.readouterr().out
+    assert "Forecasts as of" not in said and "no forecasts: " in said
+    assert f"was taught by labels known until {ridge(spare).info['taught_until']}" in said
+    assert hint(said)[:3] == ["train", "--refit", name]
+    assert run("predict", name, "-w", spare, "--quiet") == 5
+    assert run("train", "lstm", "--refit", name, "-w", spare, "--quiet") == 2
+    assert f"`{name}` is of ridge, not lstm" in capsys.readouterr().err
+    assert run("train", "--refit", name, "-w", spare) == 0
+    assert "Forecasts as of" in capsys.readouterr().out
+
+
+def test_a_comparison_is_shown_where_nothing_can_be_written(spare, capsys, monkeypatch):
+    from barcast.core.errors import ResourceError
+    from barcast.core.runs import RunFolder
+
+    def refuse(*_):
+        raise ResourceError("no permission while writing", "choose another --workspace")
+
+    known = [path for path in (spare / "cache" / "naive").glob("*.parquet") if path.unlink() is None]
+    before = (ridge(spare).path / "comparison.json").read_bytes()
+    monkeypatch.setattr("barcast.pipeline.compare.write_predictions", refuse)
+    monkeypatch.setattr(RunFolder, "write", refuse)
+    capsys.readouterr()
+    assert known and run("compare", ridge(spare).name, "-w", spare) == 0
+    out, err = capsys.readouterr()
+    assert "Segment route" in out and (ridge(spare).path / "comparison.json").read_bytes() == before
+    assert "not kept, the cache of naive rows: no permission" in err and "comparison.json" in err
+
+
+def test_a_cutoff_before_the_first_bar_and_dates_in_a_table(spare, tmp_path, capsys):
+    first = sessions_of(spare)[0]
+    assert run("predict", ridge(spare).name, "-w", spare, "--asof", "1999-01-04", "--quiet") == 3
+    assert f"the first stored session is {first}" in capsys.readouterr().err
+    assert ask(spare, capsys, "--output", tmp_path / "out.csv")[0] == 0
+    assert pl.read_csv(tmp_path / "out.csv")["time"].unique().to_list() == [str(sessions_of(spare)[-1])]
+    folder = ridge(spare).path
+    assert (folder / "weights.safetensors").stat().st_mode == (folder / "run.json").stat().st_mode
+
+
+def test_the_page_of_forecasts_without_size_says_so_and_shows_every_horizon(spare, capsys):
+    assert run("train", "ridge", "-w", spare, "--horizon", "5,1", "--final", "--quiet") == 0
+    space = Workspace(spare)
+    found = next(
+        r for r in list_runs(space) if r.info["model"] == "ridge" and (r.path / "report.html").is_file()
+    )
+    market = market_of(space, found)
+    compared = compare_runs(space, [found], market=market)
+    forecasts = room.predict(space, found)
+    data = report_data(found, compared, market, forecasts)
+    assert (
+        data.verdict.headline.en.startswith("Horizon 1: ridge")
+        and "; Horizon 5: " in data.verdict.headline.en
+    )
+    assert "；预测期 5：" in data.verdict.headline.zh and len(data.verdict.details) == 2
+    assert data.horizons == (1, 5) and "horizon 5: " in data.headline.note.en
+    assert data.calibration and room.NO_SIZE not in data.warnings
+    flat = replace(forecasts, table=forecasts.table.with_columns(y_hat=pl.lit(0.0)))
+    rows = tuple(
+        replace(part, forecasts=tuple(
+            replace(one, outputs=replace(one.outputs, y_hat=np.zeros(len(part)))) for one in part.forecasts
+        ))
+        for part in compared.rows
+    )  # fmt: skip
+    data = report_data(found, replace(compared, rows=rows), market, flat)
+    assert room.NO_SIZE in data.warnings and not data.calibration
+    assert [one.section for one in data.empty if one.reason == room.NO_SIZE] == ["calibration"]

@@ -373,6 +373,24 @@ def test_one_of_everything_still_draws(open_report):
     assert {"2011-01"} < set(page.evaluate(CHART_TEXT, "monthly"))
 
 
+def test_forecasts_without_size_are_drawn_by_score_and_neither_rise_nor_fall(open_report):
+    page = open_report("unsized")
+    figure = page.locator("#chart-predictions")
+    assert "only the order of the scores" in figure.locator(".how").inner_text()
+    assert figure.locator("h3").inner_text() == "Order of the forecasts"
+    assert not figure.locator(".legend i").count()
+    colours = page.evaluate(DRAWN_COLOURS, "predictions")
+    assert colours[rgb(page, "--accent")] > 300
+    assert not {rgb(page, "--up"), rgb(page, "--down")} & set(colours)
+    assert "Score" in page.evaluate(CHART_TEXT, "predictions")
+    heads = page.locator("#predictions-table thead").inner_text()
+    assert "Forecast" not in heads and "P(rise)" not in heads and "Score" in heads
+    boxes = [page.locator(f"#chart-{key}").bounding_box() for key in ("deciles", "calibration")]
+    assert "no size" in page.locator("#chart-calibration").inner_text()
+    assert boxes[1]["y"] > boxes[0]["y"] + boxes[0]["height"] > 400 > boxes[1]["height"]
+    assert "horizon 1, 5" in page.locator("#cards").inner_text()
+
+
 def test_navigation_keeps_the_place_in_the_address(open_report):
     page = open_report("market", hash_="#symbols?lang=zh")
     assert abs(page.locator("#symbols").bounding_box()["y"] - 72) < 40

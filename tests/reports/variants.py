@@ -219,7 +219,21 @@ def ties_report() -> ReportData:
     return ReportData(**{**vars(small_report()), "comparisons": (one,)})
 
 
+def unsized_report() -> ReportData:
+    """Every forecast is zero: only the order of the scores says something."""
+    base = vars(market_report(60))
+    flat = [
+        Prediction(**{**vars(row), "y_hat": None if row.y_hat is None else 0.0, "p_up": 0.5})
+        for row in base["predictions"]
+    ]
+    reason = EmptyReason(section="calibration", reason=Text("no size", "没有幅度"))
+    return ReportData(
+        **{**base, "predictions": tuple(flat), "calibration": (), "empty": (reason,), "horizons": (1, 5)}
+    )
+
+
 REPORTS = {
+    "unsized": unsized_report,
     "market": market_report,
     "small": small_report,
     "empty": empty_report,

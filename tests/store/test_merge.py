@@ -241,6 +241,40 @@ def test_another_series_is_not_taken_for_corrections(place):
     assert "another series" in result.failures[0]["reason"]
 
 
+def test_a_moved_anchor_beside_a_correction_asks_for_the_whole_history_of_that_symbol(place):
+    frame = rows(basis="adjusted", factors=False)
+    import_data(place, adjusted(frame.filter(pl.col("time") < DAYS[250]), 1.0), ADJUSTED)
+    wrong = (pl.col("symbol") == "B") & (pl.col("time") == DAYS[247])
+    moved = frame.with_columns(close=pl.when(wrong).then(pl.col("close") * 1.01).otherwise("close"))
+    moved = adjusted(moved, pl.when(pl.col("symbol") == "B").then(0.98).otherwise(1.0))
+    (row,) = update_data(place, moved.filter(pl.col("date") >= DAYS[245])).failures
+    assert (row["symbol"], "--replace" in row["reason"]) == ("B", False)
+    assert f"give its whole history, from {DAYS[3]} on" in row["reason"]
+    done = update_data(place, moved.filter(pl.col("symbol") == "B"))
+    assert (done.changes["replaced_symbols"], done.num_failures) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("scale", "told", "unit"), [(100.0, " 100 those", "share"), (0.01, " 1/100 those", "lot")]
+)
+def test_volumes_in_another_unit_are_no_corrections(place, scale, told, unit):
+    volume = pl.int_range(pl.len()) * 1234.0 + 150_070
+    frame = rows(factors=False).with_columns(volume=volume)
+    import_data(place, adjusted(frame.filter(pl.col("time") < DAYS[250]), 1.0), RAW)
+    other = pl.when(pl.col("symbol") == "C").then("volume").otherwise((pl.col("volume") * scale).floor())
+    given = adjusted(frame.filter(pl.col("time") >= DAYS[247]), 1.0).with_columns(volume=other)
+    result = update_data(place, given)
+    assert [row["symbol"] for row in result.failures] == ["A", "B"]
+    assert (
+        told in result.failures[0]["reason"] and f"say --volume-unit {unit}" in result.failures[0]["reason"]
+    )
+    assert (result.changes["corrected"], result.changes["appended"]) == (0, 50)
+    once = adjusted(frame.filter(pl.col("time") == DAYS[249]), 1.0).with_columns(volume=other)
+    assert update_data(place, once).changes["corrected"] == 2  # one session may be a correction
+    small = frame.filter(pl.col("symbol") == "C")[-9:].with_columns(volume=pl.lit(40.0))
+    assert update_data(place, adjusted(small, 1.0)).changes["corrected"] == 9
+
+
 def test_a_provisional_last_bar_is_corrected(place):
     frame = rows(basis="adjusted", factors=False)
     import_data(place, as_given(frame, factors=False), ADJUSTED)

@@ -35,8 +35,19 @@ def language(text: str) -> Language:
 
 
 def words(text: str | None) -> tuple[str, ...] | None:
-    """Split ``a,b c`` at commas (Chinese ones too) and blanks; None stays None."""
-    return None if text is None else tuple(re.sub("[,，、]", " ", text).split())
+    """Split ``a,b c`` at commas (Chinese ones too) and blanks; None stays None.
+
+    Raises
+    ------
+    UsageError
+        On a list without a word, which would mean everything.
+    """
+    if text is None:
+        return None
+    found = tuple(re.sub("[,，、]", " ", text).split())
+    if not found:
+        raise UsageError(f"a list with nothing in it: `{text}`", "name at least one, or leave the option out")
+    return found
 
 
 def numbers(text: str | None, flag: str) -> tuple[int, ...] | None:

@@ -12,10 +12,13 @@ from barcast.cli.app_options import JsonOption, QuietOption, WorkspaceOption, wo
 
 def predict(
     name: Annotated[
-        str | None, typer.Argument(metavar="RUN", help="Run; none: the newest finished one.")
+        str | None,
+        typer.Argument(metavar="RUN", help="Run; none: the newest with a refit, else not ridge, else any."),
     ] = None,
     workspace: WorkspaceOption = None,
-    symbols: Annotated[str | None, typer.Option(help="Only these symbols, separated by commas.")] = None,
+    symbols: Annotated[
+        str | None, typer.Option(help="Only these symbols of the store, separated by commas.")
+    ] = None,
     asof: Annotated[str | None, typer.Option(help="Last session that may be known: 2024-03-08.")] = None,
     allow_old: Annotated[
         bool, typer.Option("--allow-old", help="Predict with a model whose training data is over a year old.")

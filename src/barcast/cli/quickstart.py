@@ -35,8 +35,7 @@ def quickstart(
         print_json(result.plain())
         return
     print_compared(result.compared)
-    if result.forecasts:
-        print_forecasts(result.forecasts, limit=10)
+    print_forecasts(result.forecasts, limit=10)
     typer.echo(f"\nreport, to open in a browser: {result.report}")
     here = ["-w", os.path.relpath(place.root) if place.root.is_relative_to(Path.cwd()) else str(place.root)]
     print_next(

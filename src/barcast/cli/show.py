@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from barcast.core.errors import BarcastError
 from barcast.core.progress import Progress
+from barcast.core.texts import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -56,7 +58,8 @@ def print_models(json_output: bool) -> None:
 def print_description(found: dict[str, Any]) -> None:
     """Print what a training would do."""
     typer.echo(
-        f"{found['model']}: {found['symbols']} symbols, {found['bars']} bars, {found['sessions']} sessions"
+        f"{found['model']}: {counted(found['symbols'], 'symbol')}, {counted(found['bars'], 'bar')}, "
+        f"{counted(found['sessions'], 'session')}"
     )
     if found["small_universe"]:
         typer.echo("a small universe: scores through time instead of RankIC")
@@ -71,7 +74,7 @@ def print_description(found: dict[str, Any]) -> None:
     for symbol, reason in without[:10]:
         typer.echo(f"{symbol}: {reason}")
     if len(without) > 10:
-        typer.echo(f"... and {len(without) - 10} more symbols without a bar")
+        typer.echo(f"... and {counted(len(without) - 10, 'more symbol')} without a bar")
 
 
 def print_compared(compared: Compared, language: Language = "en") -> None:
@@ -83,8 +86,11 @@ def print_compared(compared: Compared, language: Language = "en") -> None:
         console.print(to_rich(comparison, language))
 
 
-def print_forecasts(forecasts: Forecasts, limit: int) -> None:
-    """Print the best and worst forecasts, who made them, and why the others are missing."""
+def print_forecasts(forecasts: Forecasts | BarcastError, limit: int) -> None:
+    """Print the best and worst forecasts, who made them, and why the others, or all, are missing."""
+    if isinstance(forecasts, BarcastError):
+        typer.echo(f"no forecasts: {forecasts}")
+        return
     for horizon, end in forecasts.for_sessions.items():
         _print_horizon(forecasts, horizon, end, limit)
     kind = f"the refit of {forecasts.parent} on everything known" if forecasts.parent else "not refitted"
@@ -93,7 +99,7 @@ def print_forecasts(forecasts: Forecasts, limit: int) -> None:
         known += f", chosen and calibrated by labels known until {forecasts.chosen_until}"
     typer.echo(f"served by {forecasts.run} ({kind}), {known}")
     if len(forecasts.reasons):
-        typer.echo(f"{len(forecasts.reasons)} symbols without a forecast:")
+        typer.echo(f"{counted(len(forecasts.reasons), 'symbol')} without a forecast:")
         for symbol, reason, _ in forecasts.reasons.head(limit).iter_rows():
             typer.echo(f"  {symbol}: {reason}")
         if len(forecasts.reasons) > limit:
@@ -103,6 +109,8 @@ def print_forecasts(forecasts: Forecasts, limit: int) -> None:
 
 
 def _print_horizon(forecasts: Forecasts, horizon: int, end: str, limit: int) -> None:
+    from barcast.pipeline.predict import NO_SIZE
+
     frame = forecasts.table.filter(horizon=horizon).sort("score", descending=True)
     columns = [
         ("symbol", "left"), ("score", "right"), ("log return", "right"), ("± sd", "right"),
@@ -113,10 +121,10 @@ def _print_horizon(forecasts: Forecasts, horizon: int, end: str, limit: int) -> 
         (r["symbol"], f"{r['score']:.3f}", _percent(r["y_hat"]), f"{r['sigma']:.2%}", f"{r['p_up']:.1%}")
         for r in shown.iter_rows(named=True)
     ]
-    sessions = "1 session" if horizon == 1 else f"{horizon} sessions"
-    table(f"Forecasts as of {forecasts.asof}: {sessions} ahead, to the close of {end}", columns, rows)
-    if len(frame) and (frame["y_hat"] == 0).all():
-        typer.echo("no size could be calibrated on `weigh`: only the order of the scores is a forecast")
+    ahead = counted(horizon, "bar" if "T" in forecasts.asof else "session")
+    table(f"Forecasts as of {forecasts.asof}: {ahead} ahead, to the close of {end}", columns, rows)
+    if len(frame) and not forecasts.has_size(horizon):
+        typer.echo(NO_SIZE.en)
     if len(shown) < len(frame):
         typer.echo(f"the {limit} highest and lowest of {len(frame)}; --all or --output shows the rest")
 

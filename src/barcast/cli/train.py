@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 
 def train(
-    model: Annotated[str, typer.Argument(help="lstm, ridge, lightgbm (`--list` tells more).")] = "lstm",
+    model: Annotated[
+        str | None, typer.Argument(help="lstm (the default), ridge, lightgbm; `--list` tells more.")
+    ] = None,
     workspace: WorkspaceOption = None,
     config: Annotated[
         Path | None, typer.Option("--config", help="TOML file with tables data, train and the model's.")
@@ -95,9 +97,9 @@ def train(
     }  # fmt: skip
     place = Workspace.find(workspace)
     if refit:
-        parent, resolved = refit_config(place, refit, flags, config)
+        parent, resolved = refit_config(place, refit, flags, config, model or "")
     else:
-        parent, resolved = None, resolve(place, model, flags, config)
+        parent, resolved = None, resolve(place, model or "lstm", flags, config)
     if dry_run:
         _describe(place, resolved, json_output, quiet)
         return
@@ -133,12 +135,12 @@ def _train(place: Workspace, config: RunConfig, how: dict[str, Any], json_output
         _print_essentials(result)
     else:
         print_compared(result.compared)
-        if result.forecasts:
-            print_forecasts(result.forecasts, limit=10)
+        print_forecasts(result.forecasts, limit=10)
 
 
 def _print_essentials(result: TrainedAndCompared) -> None:
     """Print the names, one line of scores a comparison, and where the page is."""
+    from barcast.core.texts import counted
     from barcast.evaluation.words import METRIC_NAMES, number
 
     typer.echo(f"run: {result.run.name}")
@@ -149,7 +151,7 @@ def _print_essentials(result: TrainedAndCompared) -> None:
             f"{row.model} {number(found.primary, row.scores[found.primary].value)}"
             for row in found.all_rows.rows
         )
-        about = f"{found.segment}, {found.horizon} sessions ahead"
+        about = f"{found.segment}, {counted(found.horizon, 'session' if found.is_daily else 'bar')} ahead"
         typer.echo(f"{about}: {METRIC_NAMES[found.primary].en}: {scores}")
     if result.report:
         typer.echo(f"report: {result.report}")

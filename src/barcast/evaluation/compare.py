@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -52,6 +53,8 @@ def compare_rows(rows: CommonRows, settings: Settings) -> Comparison:
     all_rows, openings = _table(rows, settings), settings.openings
     tradable = int(rows.tradable.sum())
     tradable_rows = _table(rows.take(rows.tradable), settings) if 0 < tradable < len(rows) else None
+    verdict = all_rows.verdict.text + _tradable_sentence(all_rows, tradable_rows)
+    notes = notes_on(rows, settings, all_rows)
     return Comparison(
         segment=rows.segment,
         target=rows.target,
@@ -68,8 +71,9 @@ def compare_rows(rows: CommonRows, settings: Settings) -> Comparison:
         openings_elsewhere=openings.elsewhere if openings else 0,
         all_rows=all_rows,
         tradable_rows=tradable_rows,
-        notes=notes_on(rows, settings, all_rows),
-        verdict=all_rows.verdict.text + _tradable_sentence(all_rows, tradable_rows),
+        notes=tuple(replace(note, text=note.text.in_steps(daily=settings.daily)) for note in notes),
+        verdict=verdict.in_steps(daily=settings.daily),
+        is_daily=settings.daily,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from barcast.core.bars import MIN_SYMBOLS
-from barcast.core.texts import Text
+from barcast.core.texts import Text, counted
 from barcast.evaluation.align import CommonRows
 from barcast.evaluation.results import Note, Table
 from barcast.evaluation.sealed import Openings
@@ -56,7 +56,7 @@ def _universe_notes(rows: CommonRows, settings: Settings) -> list[Note]:
     typical = int(np.median(np.bincount(rows.session)))
     if not settings.cross_sectional:
         text = Text(
-            f"Small universe ({typical} symbols a session): IC and RankIC are left out below "
+            f"Small universe ({counted(typical, 'symbol')} a session): IC and RankIC are left out below "
             f"{MIN_SYMBOLS}; R² against zero decides, AUC beside it.",
             f"小样本空间（每个时点 {typical} 个标的）：少于 {MIN_SYMBOLS} 个时不计算 IC 与 RankIC；"
             "以对零 R² 判定，并列出 AUC。",
@@ -64,8 +64,8 @@ def _universe_notes(rows: CommonRows, settings: Settings) -> list[Note]:
         notes.append(Note("small_universe", text))
     elif typical < MIN_SYMBOLS:
         text = Text(
-            f"Sessions hold {typical} symbols, fewer than {MIN_SYMBOLS}: RankIC is noisy here; prefer the "
-            "time-series scores.",
+            f"Sessions hold {counted(typical, 'symbol')}, fewer than {MIN_SYMBOLS}: RankIC is noisy here; "
+            "prefer the time-series scores.",
             f"每个时点只有 {typical} 个标的，少于 {MIN_SYMBOLS}：RankIC 噪声很大，宜看时间序列指标。",
         )
         notes.append(Note("thin_sessions", text))
@@ -101,7 +101,8 @@ def _session_notes(table: Table) -> list[Note]:
         return []
     sessions, blocks = table.num_sessions, table.num_blocks
     text = Text(
-        f"{sessions} sessions make only {blocks} blocks: intervals are rough, or missing.",
+        f"Only {counted(blocks, 'block')} in {counted(sessions, 'session')}: intervals are rough, or "
+        "missing.",
         f"{sessions} 个交易时点只构成 {blocks} 块：区间粗略，或无法给出。",
     )
     return [Note("few_sessions", text)]
@@ -142,11 +143,11 @@ def _openings_text(openings: Openings) -> Text:
     english = "opened once" if total == 1 else f"opened {total} times"
     chinese = f"已开启 {total} 次"
     if elsewhere:
-        which = "on other versions or selections of the data over the same dates"
+        which = "on other versions, selections or horizons over the same dates"
         english += f" ({elsewhere} of them {which})" if elsewhere < total else f", {which}"
         chinese += (
             f"，其中 {elsewhere} 次" if elsewhere < total else "，都"
-        ) + "是在同一时期的其他数据版本或选取上"
+        ) + "是针对同一时期的其他数据版本、选取或预测期"
     return Text(
         f"The test segment was {english}; each look devalues the next.",
         f"测试集{chinese}；每多看一次，其后的结果就更不可信。",

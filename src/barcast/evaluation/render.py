@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from barcast.core.texts import Text
+from barcast.core.texts import Text, counted
 from barcast.evaluation.results import NAIVE, Comparison, Cost, Row, Table
 from barcast.evaluation.sums import METRICS
 from barcast.evaluation.words import METRIC_NAMES, SEGMENT_NAMES, cell, number, seconds, size, with_range
@@ -25,7 +25,7 @@ Language = Literal["en", "zh"]
 
 _TITLES = {"all": Text("all rows", "全部样本"), "tradable": Text("tradable rows only", "仅可成交样本")}
 _ALL_SCORES = Text("{}: scores over rows", "{}：逐行指标")
-_BY_SESSION = Text("{}: scores within sessions, averaged", "{}：截面指标，对时点取平均")
+_BY_SESSION = Text("{}: scores across symbols, averaged over time", "{}：截面指标，按时间取平均")
 _COSTS = Text("time and size", "用时与大小")
 _MODEL, _COVERAGE = Text("model", "模型"), Text("covers", "覆盖")
 _VERSUS, _BEST_NAIVE = Text("vs {}", "对 {}"), Text("vs {} (best naive)", "对 {}（最好的朴素基准）")
@@ -40,8 +40,8 @@ _FOOTNOTE = Text(
     "– 无定义（IC 类：预测在截面内不变）或未测量",
 )
 _HEADING = Text(
-    "Segment {segment}: {first} to {last}, {sessions} sessions, {symbols} symbols, {rows} rows ({share:.1%} "
-    "of the labelled), {horizon} sessions ahead, entry after {delay}",
+    "Segment {segment}: {first} to {last}, {said}, {rows} rows ({share:.1%} of the labelled), "
+    "{ahead} ahead, entry after {delay}",
     "{segment}：{first} 至 {last}，{sessions} 个时点，{symbols} 个标的，{rows} 行"
     "（占有标签样本的 {share:.1%}），预测未来 {horizon} 期，延迟 {delay} 期入场",
 )
@@ -131,12 +131,15 @@ def _cost_grid(table: Table, language: Language) -> Grid:
 
 def _heading(comparison: Comparison, language: Language) -> str:
     table = comparison.all_rows
-    return _say(_HEADING, language).format(
+    step = "session" if comparison.is_daily else "bar"
+    return _say(_HEADING.in_steps(daily=comparison.is_daily), language).format(
         segment=_say(SEGMENT_NAMES[comparison.segment], language),
         first=comparison.first[:16].removesuffix("T00:00"),
         last=comparison.last[:16].removesuffix("T00:00"),
         sessions=table.num_sessions,
         symbols=table.num_symbols,
+        said=f"{counted(table.num_sessions, step)}, {counted(table.num_symbols, 'symbol')}",
+        ahead=counted(comparison.horizon, step),
         rows=f"{table.num_rows:,}",
         share=comparison.num_common / comparison.num_labelled,
         horizon=comparison.horizon,
@@ -145,7 +148,8 @@ def _heading(comparison: Comparison, language: Language) -> str:
 
 
 def _footnote(comparison: Comparison, language: Language) -> str:
-    return _say(_FOOTNOTE, language).format(level=comparison.level, block=comparison.all_rows.block_length)
+    said = _say(_FOOTNOTE.in_steps(daily=comparison.is_daily), language)
+    return said.format(level=comparison.level, block=comparison.all_rows.block_length)
 
 
 def _lines(comparison: Comparison, language: Language) -> list[str]:

@@ -218,7 +218,7 @@ class Comparison:
     openings : int or None
         How often the test segment was opened; None where nobody counts.
     openings_elsewhere : int
-        Those among them at other versions or selections of the data over the same dates.
+        Those among them at other versions, selections or horizons over the same dates.
     all_rows : Table
         On every common row.
     tradable_rows : Table or None
@@ -227,6 +227,8 @@ class Comparison:
         Warnings and explanations.
     verdict : Text
         The verdict on all rows, and whether tradable rows change it.
+    is_daily : bool
+        Whether a session is a day, not an intraday bar.
     """
 
     segment: str
@@ -246,6 +248,7 @@ class Comparison:
     tradable_rows: Table | None
     notes: tuple[Note, ...]
     verdict: Text
+    is_daily: bool = True
 
     @property
     def tables(self) -> dict[str, Table]:

@@ -72,7 +72,8 @@ class Openings:
     total : int
         All looks at its dates.
     elsewhere : int
-        Those among them at other versions or selections of the data, or other borders.
+        Those among them at other versions or selections of the data, other horizons beside a shared one, or
+        other borders.
     """
 
     total: int = 0

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from barcast.core.texts import Text
+from barcast.core.texts import Text, counted
 from barcast.evaluation.intervals import Blocks, simultaneous
 from barcast.evaluation.results import (
     BETTER,
@@ -28,7 +28,7 @@ from barcast.evaluation.results import (
 )
 from barcast.evaluation.scoring import Scored, paired, with_interval
 from barcast.evaluation.sums import METRICS
-from barcast.evaluation.words import METRIC_NAMES, full_name, number, with_range
+from barcast.evaluation.words import METRIC_NAMES, full_name, number, spaced, with_range
 
 _OUTCOME_WORDS = {
     BETTER: Text("better, beyond the interval", "更好，超出区间"),
@@ -127,7 +127,7 @@ def _no_candidate(metric: str) -> Text:
     name = METRIC_NAMES[metric]
     return Text(
         f"No verdict: no trained model has a defined {name.en} here.",
-        f"无法下结论：没有任何训练过的模型在此有可定义的 {name.zh}。",
+        f"无法下结论：没有任何训练过的模型在此有可定义的{spaced(name.zh)}。",
     )
 
 
@@ -137,7 +137,7 @@ def _first_sentence(best: str, num_candidates: int, scored: Scored, blocks: Bloc
         return Text(f"{best}: {name.en} {said}.", f"{full_name(best).zh}：{name.zh} {said}。")
     return Text(
         f"Best of {num_candidates} models by {name.en}: {best}, {said}.",
-        f"按 {name.zh}，{num_candidates} 个模型中最好的是 {full_name(best).zh}：{said}。",
+        f"按{spaced(name.zh)}，{num_candidates} 个模型中最好的是 {full_name(best).zh}：{said}。",
     )
 
 
@@ -156,11 +156,12 @@ def _interval_sentence(blocks: Blocks, num_candidates: int) -> Text:
     sessions = blocks.num_sessions
     if not len(blocks.starts):
         return Text(
-            f"{sessions} sessions are too few for intervals.", f"只有 {sessions} 个交易时点，不足以给出区间。"
+            f"Too few for intervals: {counted(sessions, 'session')}.",
+            f"只有 {sessions} 个交易时点，不足以给出区间。",
         )
     text = Text(
-        f"Differences are paired; intervals are {blocks.level:.0%}, over {sessions} sessions in blocks of "
-        f"{blocks.length}.",
+        f"Differences are paired; intervals are {blocks.level:.0%}, over {counted(sessions, 'session')} "
+        f"in blocks of {blocks.length}.",
         f"差值为配对差；{blocks.level:.0%} 区间由 {sessions} 个交易时点按每块 {blocks.length} 个重抽样得到。",
     )
     if num_candidates == 1:
@@ -183,5 +184,5 @@ def _matching_sentence(scored: Scored, blocks: Blocks, metric: str) -> Text:
     level = number(other, no_skill) if no_skill else "0"
     return Text(
         f"Its {name.en} is {said}; against {level} (no skill): {words.en}.",
-        f"其 {name.zh} 为 {said}；与无信息水平 {level} 相比：{words.zh}。",
+        f"其{spaced(name.zh)} 为 {said}；与无信息水平 {level} 相比：{words.zh}。",
     )

@@ -60,6 +60,11 @@ def full_name(name: str) -> Text:
     return Text(name, name if chinese == name else f"{chinese}（{name}）")
 
 
+def spaced(chinese: str) -> str:
+    """Return a Chinese term for the middle of a sentence: a blank stands before Latin letters only."""
+    return f" {chinese}" if chinese[:1].isascii() else chinese
+
+
 def number(metric: str, value: float, *, sign: bool = False) -> str:
     """Return a score in its usual unit; an en dash where it is undefined."""
     if not math.isfinite(value):

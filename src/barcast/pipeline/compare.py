@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import polars as pl
 
 from barcast.core.cache import evict
 from barcast.core.config import digest
-from barcast.core.errors import RunError
+from barcast.core.errors import ResourceError, RunError
 from barcast.core.predictions import SEGMENTS, read_predictions, write_predictions
 from barcast.core.progress import Progress
 from barcast.core.runs import RunFolder, list_runs, open_run
@@ -110,8 +111,19 @@ def compare_runs(
     )
     comparisons = tuple(compare_rows(part, settings) for part in rows)
     if len(runs) == 1:
-        _keep_scores(runs[0], comparisons)
+        with _spared(progress, "the scores in comparison.json"):
+            _keep_scores(runs[0], comparisons)
     return Compared(comparisons, rows, tuple(run.name for run in runs), openings)
+
+
+@contextmanager
+def _spared(progress: Progress, what: str) -> Iterator[None]:
+    """Go on with a note where the workspace cannot be written: what was computed is not lost for it."""
+    try:
+        yield
+    except (ResourceError, OSError) as error:
+        found = error.found if isinstance(error, ResourceError) else str(error)
+        progress.note(f"not kept, {what}: {found}")
 
 
 def _keep_scores(run: RunFolder, comparisons: Sequence[Comparison]) -> None:
@@ -268,13 +280,15 @@ def _naive(workspace: Workspace, market: Market, progress: Progress) -> pl.DataF
     folder = workspace.cache / "naive"
     path = folder / f"{digest([market.data_key, _labels_digest(market), code])}.parquet"
     if path.is_file():
-        os.utime(path)  # eviction goes by last use
+        with _spared(progress, "when the cached naive rows were last used"):
+            os.utime(path)  # eviction goes by last use
         return read_predictions(path)
     progress.note("naive rows")
     rows = np.flatnonzero(market.rows_of(*SCORED))
     table = pl.concat([naive_rows(market, rows, entry.name, entry.build) for entry in rules])
-    write_predictions(path, table)
-    evict(folder, ".parquet", NAIVE_CACHE_BYTES, keep=path)
+    with _spared(progress, "the cache of naive rows"):
+        write_predictions(path, table)
+        evict(folder, ".parquet", NAIVE_CACHE_BYTES, keep=path)
     return table
 
 

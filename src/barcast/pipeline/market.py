@@ -141,11 +141,20 @@ def load_bars(workspace: Workspace, config: DataConfig, version: int | None = No
         calendar = store.calendar(version, until, exclude=masked)
         without |= _wholly_masked(frame, masked, report, policy)
     if not len(frame):
-        raise DataError("no bar is left to work with", "barcast data check, barcast data info")
+        raise _nothing_left(store, config, version)
     bars = to_bars(frame, calendar, store.meta.market, store.status(version))
     basis = tuple(frame["basis"].unique().sort().to_list())
     without = dict(sorted(without.items()))
     return CheckedBars(config.symbols, bars, version, basis, report, policy, without)
+
+
+def _nothing_left(store: MarketStore, config: DataConfig, version: int) -> DataError:
+    first = store.calendar(version).times[0]
+    if config.asof and np.datetime64(config.asof) < first:
+        return DataError(
+            f"no bar up to {config.asof}: the first stored session is {first}", f"--asof {first}"
+        )
+    return DataError("no bar is left to work with", "barcast data check, barcast data info")
 
 
 def _wholly_masked(

@@ -41,6 +41,11 @@ from barcast.windows.normalise import FittedScaler, check_coverage
 OLD_SESSIONS, TOO_OLD_SESSIONS = 63, 252
 #: Sessions that a store may be behind today before somebody must have forgotten to update it.
 STALE_SESSIONS = 5
+#: Said of forecasts whose score map is zero.
+NO_SIZE = Text(
+    "no size could be calibrated on `weigh`: only the order of the scores is a forecast",
+    "在校准段（weigh）上无法校准出预测幅度：只有分数的次序才是预测",
+)
 #: How a forecasts file may end.
 OUTPUT_ENDINGS = (".parquet", ".csv", ".json")
 
@@ -84,6 +89,10 @@ class Forecasts:
     def for_session(self) -> str:
         """The session at whose close the shortest horizon ends."""
         return self.for_sessions[min(self.for_sessions)]
+
+    def has_size(self, horizon: int) -> bool:
+        """Whether any forecast of a horizon says more than an order (`NO_SIZE`)."""
+        return bool((self.table.filter(horizon=horizon)["y_hat"] != 0).any())
 
     def plain(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -146,6 +155,8 @@ def write_table(forecasts: Forecasts, path: Path) -> None:
     """Write the whole table, as Parquet, CSV or JSON by the name's ending."""
     check_output(path)
     kind, flat = path.suffix.lower(), forecasts.table.drop("quantiles")
+    if "T" not in forecasts.asof:  # a session of daily bars is a date
+        flat = flat.with_columns(pl.col("time", "known_at").cast(pl.Date))
     with atomic_path(path) as temporary:
         if kind == ".parquet":
             forecasts.table.write_parquet(temporary)
@@ -170,7 +181,8 @@ def predict(
     Parameters
     ----------
     symbols : sequence of str
-        In any spelling; empty means every symbol of the store. Statistics always use the run's universe.
+        In any spelling; empty means the symbols that the run was asked for, or else every symbol of the
+        store. Statistics always use the run's universe.
     asof : str
         Last session that may be known; empty means the store's last.
     save : bool, optional
@@ -198,7 +210,7 @@ def predict(
     at = len(bars.calendar) - 1
     if not state["small_universe"]:
         check_coverage(bars.session, universe[bars.symbol_of_row], at)
-    wanted = MarketStore.open(workspace.market).resolve(symbols)
+    wanted = MarketStore.open(workspace.market).resolve(symbols) or _own_symbols(config, state)
     last_rows, reasons = _rows_and_reasons(found, at, wanted or (*bars.symbols, *found.without_bars))
     warnings += _unknown_warnings(bars, last_rows, state["vocabulary"])
     features = run_features(run, state["feature_set"])
@@ -211,6 +223,11 @@ def predict(
     if not symbols and (not asof if save is None else save):
         _keep_served(run, now, table)
     return _answer(run, config, bars, table, reasons, warnings)
+
+
+def _own_symbols(config: RunConfig, state: dict[str, Any]) -> Sequence[str]:
+    """Return the symbols of a run that was trained on chosen ones; empty for a run of the whole store."""
+    return config.data.symbols or (state["universe"] if config.data.limit else ())
 
 
 def _answer(
@@ -272,24 +289,26 @@ def _all_bars(workspace: Workspace, config: RunConfig, asof: str) -> CheckedBars
 
 def _age_warnings(workspace: Workspace, run: RunFolder, bars: Bars, asof: str, allow_old: bool) -> list[Text]:
     info = run.info
+    taught = info["taught_until"]
     # A refit as of the same session can answer it; one that knows what came later cannot.
     until = ["--asof", str(bars.calendar.times[-1])] if asof else []
     command = command_to_type(workspace, "train", "--refit", info.get("parent", run.name), *until)
-    last = np.datetime64(info["last_teaching_session"])
-    age = int((bars.calendar.times > last).sum()) // bars.calendar.bars_per_day
+    later = bars.calendar.times > np.datetime64(taught)
+    age = int(later.sum()) // bars.calendar.bars_per_day
     if age > TOO_OLD_SESSIONS and not allow_old:
+        anyway = command_to_type(workspace, "predict", run.name, *until, "--allow-old")
         raise RunError(
-            f"the last label that taught `{run.name}` is of {last}, {age} sessions before the forecast",
-            f"refit it on everything known: {command}   (or add --allow-old)",
+            f"`{run.name}` was taught by labels known until {taught}, {age} trading days before the forecast",
+            f"refit it on everything known: {command}   (or as it is: {anyway})",
         )
     if age <= OLD_SESSIONS:
         return []
     return [
         Text(
-            f"{run.name} learned from labels up to {last} only, {age} sessions ago; refit it on everything "
-            f"known before you use a forecast: {command}",
-            f"{run.name} 只学到截至 {last} 的标签，距今 {age} 个时点；使用预测前请用全部已知数据重新拟合："
-            f"{command}",
+            f"{run.name} was taught by labels known until {taught} only, {age} trading days ago; refit it on "
+            f"everything known before you use a forecast: {command}",
+            f"{run.name} 只学到 {taught} 为止已知的标签，距今 {age} 个交易日；"
+            f"使用预测前请用全部已知数据重新拟合：{command}",
         )
     ]
 
@@ -300,7 +319,7 @@ def _session_warnings(bars: Bars, asof: str) -> list[Text]:
     if asof and (asked := datetime.fromisoformat(asof).date()) != last:
         text = Text(
             f"as of {asof}: the last stored session up to then is {last}",
-            f"截至 {asof}：到那时为止仓库中的最后一个时点是 {last}",
+            f"截至 {asof}：到那时为止仓库中的最后一个交易日是 {last}",
         )
         return [text, *_stale_warnings(bars, last, min(asked, today))]
     return [] if asof else _stale_warnings(bars, last, today)
@@ -356,7 +375,8 @@ def _rows_and_reasons(found: CheckedBars, at: int, wanted: Sequence[str]) -> tup
         if reason is None:
             rows.append(bars.offsets[places[symbol] + 1] - 1)
         else:
-            reasons.append((symbol, reason.en, reason.zh))
+            said = reason.in_steps(daily=bars.calendar.is_daily)
+            reasons.append((symbol, said.en, said.zh))
     schema = {"symbol": pl.String, "reason": pl.String, "reason_zh": pl.String}
     return np.array(rows, np.int64), pl.DataFrame(reasons, schema=schema, orient="row")
 

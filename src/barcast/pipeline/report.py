@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from barcast.core.errors import BarcastError, RunError
 from barcast.core.runs import RunFolder
-from barcast.core.texts import Text
+from barcast.core.texts import Text, counted
 from barcast.core.workspace import Workspace
 from barcast.evaluation.align import CommonRows
 from barcast.evaluation.notes import IN_SAMPLE
@@ -35,7 +35,7 @@ from barcast.evaluation.sums import METRICS
 from barcast.evaluation.words import METRIC_NAMES, SEGMENT_NAMES, full_name, model_name, number
 from barcast.pipeline.compare import Compared
 from barcast.pipeline.market import Market, segment_counts
-from barcast.pipeline.predict import Forecasts
+from barcast.pipeline.predict import NO_SIZE, Forecasts
 from barcast.quality import KINDS
 from barcast.reports import data as page
 from barcast.reports.page import write_report
@@ -94,6 +94,7 @@ def report_data(
     chosen, rows = compared.comparisons[place], compared.rows[place]
     name = _name_in(rows, run.name)
     series = model_series(rows, name, cross_sectional=chosen.cross_sectional)
+    asked = _of_every_horizon(compared, chosen.segment)
     return page.ReportData(
         title=_title(info["model"], market),
         run_id=run.name,
@@ -102,6 +103,7 @@ def report_data(
         command=info["command"],
         version=version("barcast"),
         horizon=chosen.horizon,
+        horizons=tuple(one.horizon for one in asked),
         scope=_scope(compared, chosen.horizon),
         delay=chosen.delay,
         small_universe=market.small_universe,
@@ -109,8 +111,8 @@ def report_data(
         test_openings_elsewhere=compared.openings.elsewhere,
         interval_note=_interval_note(chosen),
         data=_data_summary(market, info),
-        verdict=_verdict(chosen),
-        headline=_headline(chosen, name),
+        verdict=_verdict(asked),
+        headline=_headline(asked, name),
         comparisons=tuple(_comparisons(compared, name)),
         monthly=tuple(_monthly(series, chosen)),
         deciles=_deciles(series, chosen),
@@ -123,18 +125,26 @@ def report_data(
         segments=tuple(_segments(market, [comparison.segment for comparison in compared.comparisons])),
         failures=tuple(_failures(run)),
         warnings=tuple(note.text for note in chosen.notes if note.kind not in _SAID_BY_THE_PAGE)
-        + (forecasts.warnings if isinstance(forecasts, Forecasts) else ()),
+        + (_warnings(forecasts, chosen.horizon) if isinstance(forecasts, Forecasts) else ()),
         config=run.read("config.json"),
         environment=run.read("environment.json"),
-        empty=tuple(_empty(forecasts, chosen)),
+        empty=tuple(_empty(forecasts, chosen, series)),
     )
 
 
 def _chosen(compared: Compared) -> int:
     """Return which comparison the page is about: the last segment's, at its shortest horizon."""
-    segment = compared.comparisons[-1].segment
-    horizons = {c.horizon: i for i, c in enumerate(compared.comparisons) if c.segment == segment}
-    return horizons[min(horizons)]
+    shortest = _of_every_horizon(compared, compared.comparisons[-1].segment)[0]
+    return compared.comparisons.index(shortest)
+
+
+def _of_every_horizon(compared: Compared, segment: str) -> list[Comparison]:
+    """Return the comparisons of a segment, shortest horizon first."""
+    return sorted((c for c in compared.comparisons if c.segment == segment), key=lambda c: c.horizon)
+
+
+def _warnings(forecasts: Forecasts, horizon: int) -> tuple[Text, ...]:
+    return (*[NO_SIZE] * (not forecasts.has_size(horizon)), *forecasts.warnings)
 
 
 def _scope(compared: Compared, horizon: int) -> Text | None:
@@ -162,13 +172,13 @@ def _name_in(rows: CommonRows, run: str) -> str:
 
 def _title(model: str, market: Market) -> Text:
     kinds = {
-        "cn": Text("A-share symbols", "中国 A 股标的"),
-        "us": Text("US symbols", "美股标的"),
-        "crypto": Text("coins", "加密货币标的"),
+        "cn": Text("A-share symbol", "中国 A 股标的"),
+        "us": Text("US symbol", "美股标的"),
+        "crypto": Text("coin", "加密货币标的"),
     }
-    kind = kinds.get(market.bars.market, Text("symbols", "标的"))
+    kind = kinds.get(market.bars.market, Text("symbol", "标的"))
     symbols = market.bars.num_symbols
-    return Text(f"{model} on {symbols:,} {kind.en}", f"{model}：{symbols:,} 个{kind.zh}")
+    return Text(f"{model} on {counted(symbols, kind.en)}", f"{model}：{symbols:,} 个{kind.zh}")
 
 
 def _number(value: float | None) -> float | None:
@@ -177,10 +187,11 @@ def _number(value: float | None) -> float | None:
 
 def _interval_note(comparison: Comparison) -> Text:
     block, level = comparison.all_rows.block_length, comparison.level
-    return Text(
-        f"{level:.0%} intervals from blocks of {block} sessions",
+    note = Text(
+        f"{level:.0%} intervals from blocks of {counted(block, 'session')}",
         f"{level:.0%} 区间，按每块 {block} 个时点重抽样",
     )
+    return note.in_steps(daily=comparison.is_daily)
 
 
 _OUTCOMES = {
@@ -191,35 +202,50 @@ _OUTCOMES = {
 }
 
 
-def _verdict(comparison: Comparison) -> page.Verdict:
-    """Say the outcome in one line, and the whole text below it."""
-    found = comparison.all_rows.verdict
-    outcomes = [against.outcome for against in found.against]
+def _verdict(comparisons: Sequence[Comparison]) -> page.Verdict:
+    """Say the outcome of every horizon in a line, and the whole texts below; the worst sets the tone."""
+    outcomes = [against.outcome for one in comparisons for against in one.all_rows.verdict.against]
     tone: Literal["positive", "neutral", "negative"] = "neutral"
     if outcomes and all(outcome == BETTER for outcome in outcomes):
         tone = "positive"
     elif WORSE in outcomes:
         tone = "negative"
+    lines = [_outcome_line(one) for one in comparisons]
+    details = [one.verdict for one in comparisons]
+    if len(comparisons) > 1:
+        names = [Text(f"Horizon {one.horizon}:", f"预测期 {one.horizon}：") for one in comparisons]
+        lines = [name + line for name, line in zip(names, lines, strict=True)]
+        details = [name + detail for name, detail in zip(names, details, strict=True)]
+    headline = Text("; ".join(line.en for line in lines), "；".join(line.zh for line in lines))
+    return page.Verdict(tone=tone, headline=headline, details=tuple(details))
+
+
+def _outcome_line(comparison: Comparison) -> Text:
+    found = comparison.all_rows.verdict
     parts = [(_OUTCOMES[a.outcome], a.opponent) for a in found.against]
     english = ", ".join(text.en.format(opponent) for text, opponent in parts)
     chinese = "，".join(text.zh.format(full_name(opponent).zh) for text, opponent in parts)
-    headline = Text(f"{found.best}: {english}", f"{full_name(found.best).zh}：{chinese}")
-    return page.Verdict(tone=tone, headline=headline, details=(comparison.verdict,))
+    return Text(f"{found.best}: {english}", f"{full_name(found.best).zh}：{chinese}")
 
 
-def _headline(comparison: Comparison, model: str) -> page.HeadlineScore | None:
+def _headline(comparisons: Sequence[Comparison], model: str) -> page.HeadlineScore | None:
+    """Return the score of the shortest horizon, with ridge's and the other horizons' beside it."""
+    comparison, metric = comparisons[0], comparisons[0].primary
     table = comparison.all_rows
     row = _row(table, model)
     if row is None:
         return None
-    metric = comparison.primary
     score = row.scores[metric]
-    reference = _row(table, table.reference)
-    note = None
-    if reference is not None:
+    notes = []
+    if reference := _row(table, table.reference):
         value = number(metric, reference.scores[metric].value)
         name = model_name(table.reference)
-        note = Text(f"{name.en}: {value} on the same rows", f"同样样本上{name.zh}：{value}")
+        notes.append(Text(f"{name.en}: {value} on the same rows", f"同样样本上{name.zh}：{value}"))
+    for other in comparisons[1:]:
+        if found := _row(other.all_rows, model):
+            value = number(metric, found.scores[metric].value)
+            notes.append(Text(f"horizon {other.horizon}: {value}", f"预测期 {other.horizon}：{value}"))
+    note = Text(" · ".join(one.en for one in notes), " · ".join(one.zh for one in notes)) if notes else None
     return page.HeadlineScore(
         name=METRIC_NAMES[metric],
         value=_number(score.value),
@@ -295,8 +321,8 @@ def _difference_column(key: str, opponent: str, metric: str) -> page.Column:
         format=_format(metric),
         neutral=0.0,
         help=Text(
-            "Paired difference of the first column on the same sessions; an interval above 0 is a real lead.",
-            "第一列在相同时点上的配对差；区间全在 0 以上才算真正领先。",
+            "Paired difference of the first column at the same times; an interval above 0 is a real lead.",
+            "第一列在相同时间上的配对差；区间全在 0 以上才算真正领先。",
         ),
     )
 
@@ -361,7 +387,7 @@ def _deciles(series: ModelSeries, comparison: Comparison) -> tuple[page.DecileRe
 
 def _calibration(series: ModelSeries, comparison: Comparison) -> tuple[page.Calibration, ...]:
     curve = series.calibration
-    if curve is None:
+    if curve is None or not any(curve.y_hat):
         return ()
     points = tuple(
         page.CalibrationPoint(
@@ -482,13 +508,17 @@ def _failures(run: RunFolder) -> Iterable[page.Failure]:
         )
 
 
-def _empty(forecasts: Forecasts | BarcastError, comparison: Comparison) -> Iterable[page.EmptyReason]:
+def _empty(
+    forecasts: Forecasts | BarcastError, comparison: Comparison, series: ModelSeries
+) -> Iterable[page.EmptyReason]:
     if not isinstance(forecasts, Forecasts):
         reason = Text(f"No forecasts: {forecasts}", f"没有预测：{forecasts}")
         yield page.EmptyReason(section="predictions", reason=reason)
+    if series.calibration is not None and not any(series.calibration.y_hat):
+        yield page.EmptyReason(section="calibration", reason=NO_SIZE)
     if not comparison.cross_sectional:
         reason = Text(
-            "Left out: a session of a small universe has too few symbols to sort into buckets.",
-            "未给出：标的过少，每个时点无法按分数分组。",
+            "Left out: a small universe has too few symbols at a time to sort into buckets.",
+            "未给出：标的过少，无法在同一时间按分数分组。",
         )
         yield page.EmptyReason(section="deciles", reason=reason)

@@ -16,6 +16,7 @@ from barcast.core.errors import RunError, UsageError
 from barcast.core.predictions import write_predictions
 from barcast.core.progress import Progress, clock, count
 from barcast.core.runs import RunFolder, command_to_type, run_folder, run_identity, start_run
+from barcast.core.texts import counted
 from barcast.core.workspace import Workspace
 from barcast.features import FeatureSet
 from barcast.models.registry import ModelEntry, model_entry
@@ -385,14 +386,15 @@ def model_card(run: RunFolder, dataset: Dataset) -> str:
         name: f"{bars.calendar.times[first]} to {bars.calendar.times[last]}"
         for name, (first, last) in market.plan.spans.items()
     }
+    step, symbol = "session" if bars.calendar.is_daily else "bar", f"{bars.market} symbol"
     lines = [
         f"# {run.name}",
         "",
         f"- model `{info['model']}`; command: `{info['command']}`",
-        f"- data: {bars.num_symbols} {bars.market} symbols, {len(bars)} bars to {market.cutoff}, "
+        f"- data: {counted(bars.num_symbols, symbol)}, {len(bars):,} bars to {market.cutoff}, "
         f"store version {market.store_version}, digest `{market.data_digest}`",
         f"- features `{dataset.features.name}`, target `{dataset.target_name}`, entry after "
-        f"{market.config.delay}, horizons {', '.join(map(str, market.config.horizons))} sessions",
+        f"{market.config.delay}, horizons {', '.join(map(str, market.config.horizons))} {step}s",
     ]
     parent = info.get("parent")
     if parent is None:

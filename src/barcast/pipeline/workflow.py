@@ -31,15 +31,15 @@ class TrainedAndCompared:
     report : Path or None
     final : RunFolder or None
         The refit, where one was asked for.
-    forecasts : Forecasts or None
-        The next session, from the refit.
+    forecasts : Forecasts or BarcastError
+        The next session, from the refit where there is one, or what `predict` says instead.
     """
 
     run: RunFolder
     compared: Compared
     report: Path | None
     final: RunFolder | None
-    forecasts: Forecasts | None
+    forecasts: Forecasts | BarcastError
 
     def plain(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -86,19 +86,18 @@ def train_and_report(
     if report:
         path = write_run_report(workspace, run, compared, market, forecasts)
         progress.note(f"report: {path}")
-    served = forecasts if isinstance(forecasts, Forecasts) else None
-    return TrainedAndCompared(run, compared, path, refitted, served)
+    return TrainedAndCompared(run, compared, path, refitted, forecasts)
 
 
 def refit_config(
-    workspace: Workspace, name: str, flags: Mapping[str, Any], file: Path | None = None
+    workspace: Workspace, name: str, flags: Mapping[str, Any], file: Path | None = None, model: str = ""
 ) -> tuple[RunFolder, RunConfig]:
     """Return the evaluated run to refit and its recorded config, for the ``asof`` of the flags.
 
     Raises
     ------
     UsageError
-        When an option is given that a refit would not read.
+        When an option is given that a refit would not read, or the name of another model.
     """
     given = [option for option, value in flags.items() if value is not None and option != "asof"]
     given += ["config"] * (file is not None)
@@ -110,6 +109,10 @@ def refit_config(
     run = open_run(workspace, name)
     parent = open_run(workspace, str(run.info.get("parent", run.name)))
     config = from_run(parent.read("config.json"))
+    if model not in ("", config.model):
+        raise UsageError(
+            f"`{parent.name}` is of {config.model}, not {model}", f"barcast train --refit {name}"
+        )
     return parent, replace(config, data=replace(config.data, asof=flags.get("asof") or ""))
 
 
@@ -118,9 +121,9 @@ def _forecasts(
 ) -> Forecasts | BarcastError:
     """Return the next session's forecasts, or what stands in their way: it costs no report."""
     try:
-        return predict(workspace, run, asof=asof, allow_old=True, progress=progress, save=save)
+        return predict(workspace, run, asof=asof, progress=progress, save=save)
     except BarcastError as error:
-        progress.note(f"no forecasts in the report: {error}")
+        progress.note("no forecasts in the report")
         return error
 
 

@@ -343,8 +343,10 @@ class ReportData:
     """Of barcast."""
     horizon: int
     """Sessions from entry to exit."""
+    horizons: tuple[int, ...] = ()
+    """All of the run, where there are several."""
     scope: Text | None = None
-    """Where there are several horizons: which one verdict, pictures, symbols and forecasts are about."""
+    """Where there are several horizons: which one score, pictures, symbols and forecasts are about."""
     delay: int
     """Sessions from decision to entry."""
     small_universe: bool
@@ -352,7 +354,7 @@ class ReportData:
     test_openings: int
     """How often the sealed test segment was opened in the workspace; 0 is sealed."""
     test_openings_elsewhere: int = 0
-    """Those among them at other versions or selections of the data over the same dates."""
+    """Those among them at other versions, selections or horizons over the same dates."""
     interval_note: Text
     """How the intervals were made, for example "95 % intervals from blocks of 20 sessions"."""
     data: DataSummary

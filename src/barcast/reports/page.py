@@ -20,6 +20,7 @@ from markupsafe import Markup
 
 from barcast.core.atomic import write_text
 from barcast.core.config import to_plain
+from barcast.core.texts import Text
 from barcast.reports.data import ReportData, finite
 
 #: Sections in reading order, as the navigation lists them.
@@ -109,10 +110,11 @@ def payload(data: ReportData) -> dict[str, Any]:
 
 
 def page_words(data: ReportData) -> dict[str, list[str]]:
-    """Return every word of the page as [English, Chinese]; a daily session is a trading day in Chinese."""
-    session = "交易日" if data.data.frequency == "1d" else "时段"
+    """Return every word of the page as [English, Chinese], with what a step of its calendar is called."""
     words: dict[str, list[str]] = json.loads(_resource("templates/words.json"))
-    return {key: [en, zh.replace("{session}", session)] for key, (en, zh) in words.items()}
+    daily = data.data.frequency == "1d"
+    said = {key: Text(en, zh.replace("{session}", "时点")) for key, (en, zh) in words.items()}
+    return {key: [text.en, text.zh] for key, one in said.items() for text in (one.in_steps(daily=daily),)}
 
 
 def pack(values: Sequence[Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from typing import Any
 import polars as pl
 
 from barcast.core.bars import STORE_COLUMNS
+from barcast.sources.options import LOT_SHARES
 from barcast.store.market import MarketStore
 from barcast.store.table import in_order
 
@@ -46,6 +47,14 @@ _INCLUDE = (
 _APART = "no session in common, the anchor of its {} prices may have moved: " + _INCLUDE.format("some")
 _UNSURE = "too few sessions in common, all prices differ by {} %, a moved anchor or a correction: " + (
     _INCLUDE.format("more")
+)
+_OTHER_UNIT = (
+    "at equal prices its volumes are {} those of the store, shares (股) against lots (手): "
+    "say --volume-unit {} (if the store is wrong, `import --replace` starts all of it over)"
+)
+_ANOTHER = (
+    "most bars in common differ, and by no constant: another series? import it into another --workspace "
+    "(`import --replace` starts the whole store over)"
 )
 #: With so many sessions in common, most of them changed without a constant, it is another series.
 _REWRITE_SESSIONS = 5
@@ -175,6 +184,7 @@ def _judge(
         spans.join(reach, on="symbol")
         .join(_price_moves(common), on="symbol", how="left")
         .join(_factor_moves(common), on="symbol", how="left")
+        .join(_unit_moves(common), on="symbol", how="left")
         .with_columns(
             linked=pl.col("symbol").is_in(pl.Series(linked, dtype=pl.String).implode()),
             covers=(pl.col("new_first") <= pl.col("first")) & (pl.col("new_last") >= pl.col("last")),
@@ -200,6 +210,7 @@ def _refusal(relinked: pl.Expr, *, same_anchor: bool) -> pl.Expr:
     apart = pl.col("factor_wobble").is_null()  # no session in common
     unsure = pl.col("unsure") & (pl.col("sessions") < pl.col("bars"))  # all bars rewritten leave no seam
     percent = (((pl.col("move").exp() - 1) * 100).round(3)).cast(pl.String)
+    times = pl.when(pl.col("new_unit") == "lot").then(pl.lit(f"1/{LOT_SHARES}")).otherwise(pl.lit(LOT_SHARES))
     since, until = pl.col("first").cast(pl.String), pl.col("last").cast(pl.String)
     return (
         pl.when(pl.col("basis") != pl.col("new_basis"))
@@ -208,8 +219,12 @@ def _refusal(relinked: pl.Expr, *, same_anchor: bool) -> pl.Expr:
         .then(pl.format("all prices in common differ by {} %: are these raw prices?", percent))
         .when(pl.col("moved") & ~pl.col("covers"))
         .then(pl.format("its anchor moved by {} %: give its whole history, from {} on", percent, since))
+        .when(pl.col("rewritten") & ~pl.col("covers"))
+        .then(pl.format("most bars in common differ: give its whole history, from {} on", since))
         .when("rewritten")
-        .then(pl.lit("most bars in common differ: another series? `import --replace` starts over"))
+        .then(pl.lit(_ANOTHER))
+        .when(pl.col("new_unit").is_not_null())
+        .then(pl.format(_OTHER_UNIT, times, "new_unit"))
         .when(pl.col("linked") & apart)
         .then(pl.format("no session in common, factors cannot be linked: give them from {} on", until))
         .when(apart & (pl.col("basis") != "raw") & (not same_anchor))
@@ -258,6 +273,30 @@ def _price_moves(common: pl.DataFrame) -> pl.DataFrame:
 def _factor_moves(common: pl.DataFrame) -> pl.DataFrame:
     """How far the ratio of stored to new factors is from being constant, per symbol."""
     return common.group_by("symbol").agg(factor_wobble=_WOBBLE)
+
+
+def _unit_moves(common: pl.DataFrame) -> pl.DataFrame:
+    """For symbols whose volumes all differ by the size of a lot at equal prices: the unit given."""
+    equal = pl.all_horizontal(~_differs(name) for name in _PRICES)
+    traded = (pl.col("volume") > 0) & (pl.col("volume_old") > 0)
+    return (
+        common.filter(equal & traded)
+        .group_by("symbol")
+        .agg(
+            sessions=pl.len(),
+            lot=_in_lots("volume", of="volume_old").all(),
+            share=_in_lots("volume_old", of="volume").all(),
+        )
+        .filter((pl.col("sessions") >= _FEW_SESSIONS) & (pl.col("lot") | pl.col("share")))
+        .select("symbol", new_unit=pl.when("lot").then(pl.lit("lot")).otherwise(pl.lit("share")))
+    )
+
+
+def _in_lots(name: str, *, of: str) -> pl.Expr:
+    """Whether one volume is the other in lots, rounded to a whole one or not."""
+    lots, shares = pl.col(name), pl.col(of)
+    near = (lots * LOT_SHARES - shares).abs() <= LOT_SHARES + SAME * shares
+    return near & (shares / lots).is_between(LOT_SHARES / 2, LOT_SHARES * 2)  # not just both of them small
 
 
 def _link(

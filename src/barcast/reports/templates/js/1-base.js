@@ -41,7 +41,8 @@ const pick = (text) => (text ? text[language()] : "");
 function t(key, values = {}) {
   const pair = WORDS[key];
   if (!pair) throw new Error(`no words for ${key}`);
-  const text = pair[language() === "zh" ? 1 : 0];
+  const said = pair[language() === "zh" ? 1 : 0];
+  const text = String(values.n) === "1" ? said.replace(/(\{n\} \w+)s\b/, "$1") : said;
   return text.replace(/\{(\w+)\}/g, (whole, name) => (name in values ? values[name] : whole));
 }
 

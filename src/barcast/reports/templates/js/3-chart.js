@@ -33,8 +33,8 @@ function legendItem({ colour, label }) {
 
 class Chart {
   /* `tabs()` gives the labels of the choices; `build(choice)` gives null when there is nothing to draw, else
-     {option, columns, rows, how, legend, height}: the ECharts option, the same numbers as text, and what is
-     said around the canvas. */
+     {option, columns, rows, title, how, legend, height}: the ECharts option, the same numbers as text, and
+     what is said around the canvas. */
   constructor(key, { tabs = () => [], build, choice = 0 }) {
     this.figure = byId(`chart-${key}`);
     Object.assign(this, { key, tabs, build, choice, engine: null });
@@ -55,10 +55,12 @@ class Chart {
     });
     this.drawn = this.build(this.choice);
     this.canvas.hidden = !this.drawn;
+    this.figure.classList.toggle("bare", !this.drawn);
     this.numbers.hidden = !this.drawn;
     this.why.replaceChildren(...(this.drawn ? [] : [emptyNote(whyEmpty(this.key))]));
     this.figure.querySelector(".legend").replaceChildren(...(this.drawn?.legend || []).map(legendItem));
     if (!this.drawn) return;
+    if (this.drawn.title) this.figure.querySelector("h3").textContent = this.drawn.title;
     if (this.drawn.how) this.figure.querySelector(".how").textContent = this.drawn.how;
     const title = this.figure.querySelector("h3").textContent;
     this.canvas.setAttribute("aria-label", `${title}. ${t("chart.alt")}`);

@@ -1,6 +1,8 @@
 // What each chart draws.
 
 const bp = (value) => value * 1e4;
+// A zero is neither a rise nor a fall.
+const signColour = (c, value) => (value > 0 ? c.up : value < 0 ? c.down : c.naive);
 const signLegend = (c) => [{ colour: c.up, label: t("legend.rise") }, { colour: c.down, label: t("legend.fall") }];
 const segmentColour = (name) => token(`--segment-${name}`) || token("--naive");
 
@@ -131,7 +133,7 @@ function decileFigure(deciles) {
   const scaled = (value) => (isNumber(value) ? bp(value) : null);
   const bars = points.map((point) => ({
     value: isNumber(point.mean) ? bp(point.mean) : "-",
-    itemStyle: { color: point.mean >= 0 ? c.up : c.down },
+    itemStyle: { color: signColour(c, point.mean) },
   }));
   return {
     how: t(REPORT.small_universe ? "deciles.how_small" : "deciles.how"),
@@ -199,30 +201,42 @@ function calibrationFigure(calibration) {
 
 const FEW = 30;
 
+// Forecasts of no size have an order only, which the scores show.
+const isUnsized = ({ columns }) =>
+  columns.y_hat.every((value) => !value) && columns.y_hat.some(isNumber) && columns.score.some(isNumber);
+
 function forecastFigure(predictions) {
-  const { symbol, y_hat: forecast } = predictions.columns;
-  const known = forecast.map((value, i) => [symbol[i], value]).filter(([, value]) => isNumber(value));
+  const { symbol, y_hat: forecast, score } = predictions.columns;
+  const c = palette();
+  const isScore = isUnsized(predictions);
+  const look = isScore
+    ? { title: t("predictions.title_score"), how: () => t("predictions.how_score"), axis: t("forecast.score"), unit: "", legend: [], colour: () => c.accent, write: (value) => format("score", value) }
+    : { title: t("predictions.title"), how: t, axis: t("axis.forecast_bp"), unit: t("unit.bp"), legend: signLegend(c), colour: (value) => signColour(c, value),
+        write: (value) => format("basis_points", value / 1e4, { sign: true }) };
+  const known = (isScore ? score : forecast.map((value) => (isNumber(value) ? bp(value) : value)))
+    .map((value, i) => [symbol[i], value]).filter(([, value]) => isNumber(value));
   if (!known.length) return null;
-  return known.length <= FEW ? forecastBars(known) : forecastHistogram(known.map(([, value]) => bp(value)));
+  return known.length <= FEW ? forecastBars(known, look) : forecastHistogram(known.map(([, value]) => value), look);
 }
 
-function forecastBars(known) {
+function forecastBars(known, look) {
   const c = palette();
   const sorted = [...known].sort((a, b) => b[1] - a[1]);
   const label = { color: c.ink, fontSize: 12, width: isNarrow() ? 92 : 160, overflow: "truncate", interval: 0, hideOverlap: false };
   return {
-    how: t("predictions.how_bars"),
+    title: look.title,
+    how: look.how("predictions.how_bars"),
     height: 58 + 26 * sorted.length,
-    legend: signLegend(c),
+    legend: look.legend,
     option: {
-      xAxis: valueAxis(c, t("axis.forecast_bp"), tick("number"), LEVEL_NAME),
+      xAxis: valueAxis(c, look.axis, tick("number"), LEVEL_NAME),
       yAxis: categoryAxis(c, "", sorted.map(([name]) => name), { inverse: true, axisLine: { show: false }, axisLabel: label }),
       tooltip: { ...baseOption().tooltip, formatter: ([bar]) =>
-        tip(sorted[bar.dataIndex][0], [[t("axis.forecast"), format("basis_points", sorted[bar.dataIndex][1], { unit: true, sign: true })]]) },
-      series: [{ type: "bar", barMaxWidth: 16, data: sorted.map(([, value]) => ({ value: bp(value), itemStyle: { color: value >= 0 ? c.up : c.down } })) }],
+        tip(sorted[bar.dataIndex][0], [[look.axis, look.write(sorted[bar.dataIndex][1])]]) },
+      series: [{ type: "bar", barMaxWidth: 16, data: sorted.map(([, value]) => ({ value, itemStyle: { color: look.colour(value) } })) }],
     },
-    columns: [t("table.symbol"), t("axis.forecast_bp")],
-    rows: sorted.map(([name, value]) => [name, format("basis_points", value, { sign: true })]),
+    columns: [t("table.symbol"), look.axis],
+    rows: sorted.map(([name, value]) => [name, look.write(value)]),
   };
 }
 
@@ -242,28 +256,29 @@ function histogram(values) {
   return counts.map((count, i) => ({ from: (first + i) * width, to: (first + i + 1) * width, count }));
 }
 
-function forecastHistogram(values) {
+function forecastHistogram(values, look) {
   const c = palette();
   const bins = histogram(values);
   const print = tick("number");
   const range = (bin, i) =>
     i === 0 ? `< ${print(bin.to)}` : i === bins.length - 1 ? `≥ ${print(bin.from)}` : `${print(bin.from)} … ${print(bin.to)}`;
   return {
-    how: t("predictions.how"),
-    legend: signLegend(c),
+    title: look.title,
+    how: look.how("predictions.how"),
+    legend: look.legend,
     option: {
       // Bars sit between the borders of their bins, so the visible axis is one of values.
       xAxis: [
         { type: "category", data: bins.map(range), show: false },
-        valueAxis(c, t("axis.forecast_bp"), print, { ...LEVEL_NAME, position: "bottom", min: bins[0].from, max: bins[bins.length - 1].to,
+        valueAxis(c, look.axis, print, { ...LEVEL_NAME, position: "bottom", min: bins[0].from, max: bins[bins.length - 1].to,
           splitLine: { show: false }, axisLabel: { ...axisLook(c).axisLabel, formatter: print, showMinLabel: false, showMaxLabel: false } }),
       ],
       yAxis: valueAxis(c, t("axis.symbols"), (value) => grouped.format(value), uprightName(c)),
       tooltip: { ...baseOption().tooltip, formatter: ([bar]) =>
-        tip(`${range(bins[bar.dataIndex], bar.dataIndex)} ${t("unit.bp")}`, [[t("axis.symbols"), grouped.format(bins[bar.dataIndex].count)]]) },
-      series: [{ type: "bar", barCategoryGap: "8%", data: bins.map((bin) => ({ value: bin.count, itemStyle: { color: bin.from >= 0 ? c.up : c.down } })) }],
+        tip(`${range(bins[bar.dataIndex], bar.dataIndex)} ${look.unit}`, [[t("axis.symbols"), grouped.format(bins[bar.dataIndex].count)]]) },
+      series: [{ type: "bar", barCategoryGap: "8%", data: bins.map((bin) => ({ value: bin.count, itemStyle: { color: look.colour(bin.from + bin.to) } })) }],
     },
-    columns: [t("axis.forecast_bp"), t("axis.symbols")],
+    columns: [look.axis, t("axis.symbols")],
     rows: bins.map((bin, i) => [range(bin, i), grouped.format(bin.count)]),
   };
 }

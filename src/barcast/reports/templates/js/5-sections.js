@@ -17,10 +17,11 @@ function paintCards() {
   const card = (name, value, note, isWide) =>
     h("div", { class: isWide ? "card wide" : "card" }, h("dt", {}, name), h("dd", {}, value), h("dd", { class: "note" }, note));
   const openings = REPORT.test_openings;
+  const horizons = REPORT.horizons.length ? REPORT.horizons : [REPORT.horizon];
   const elsewhere = REPORT.test_openings_elsewhere;
   const openedNote = sentences(t("card.opened_note"), elsewhere ? t("card.opened_elsewhere", { n: elsewhere }) : "");
   const cards = [
-    card(t("card.model"), REPORT.model, t("card.model_note", { horizon: REPORT.horizon, delay: REPORT.delay })),
+    card(t("card.model"), REPORT.model, t("card.model_note", { horizon: horizons.join(t("list.comma")), delay: REPORT.delay })),
     card(t("card.symbols"), grouped.format(data.num_symbols), `${term("market", data.market)} · ${term("frequency", data.frequency)}`),
     card(t("card.rows"), grouped.format(data.num_rows), t("card.rows_note", { version: data.store_version })),
     card(t("card.sessions"), grouped.format(data.num_sessions), dateRange(data)),
@@ -113,6 +114,7 @@ function mountComparison() {
 
 function forecastColumns({ length, columns }) {
   const read = (name) => (i) => columns[name][i];
+  const hasNoSize = () => isUnsized({ columns });
   const isEmpty = (name) => () => columns[name].every(isBlank);
   const isConstant = (name) => () => length > 1 && columns[name].every((value) => value === columns[name][0]);
   const noteOf = (i) => pick(columns.note[i]);
@@ -130,9 +132,9 @@ function forecastColumns({ length, columns }) {
   return [
     { key: "symbol", title: title("table.symbol"), format: "text", value: read("symbol") },
     { key: "rank", title: title("forecast.rank"), help: title("forecast.rank_help"), format: "integer", better: "lower", value: read("rank"), note: whyMissing("rank"), hidden: isEmpty("rank") },
-    { key: "y_hat", title: title("forecast.y_hat"), help: title("forecast.y_hat_help"), format: "basis_points", value: read("y_hat"), node: forecast },
+    { key: "y_hat", title: title("forecast.y_hat"), help: title("forecast.y_hat_help"), format: "basis_points", value: read("y_hat"), node: forecast, hidden: hasNoSize },
     { key: "sigma", title: title("forecast.sigma"), help: title("forecast.sigma_help"), format: "basis_points", value: read("sigma"), note: whyMissing("sigma"), hidden: isEmpty("sigma") },
-    { key: "p_up", title: title("forecast.p_up"), help: title("forecast.p_up_help"), format: "percent", value: read("p_up"), note: whyMissing("p_up"), hidden: isEmpty("p_up") },
+    { key: "p_up", title: title("forecast.p_up"), help: title("forecast.p_up_help"), format: "percent", value: read("p_up"), note: whyMissing("p_up"), hidden: () => hasNoSize() || isEmpty("p_up")() },
     { key: "score", title: title("forecast.score"), help: title("forecast.score_help"), format: "score", value: read("score"), note: whyMissing("score") },
     { key: "as_of", title: title("forecast.as_of"), format: "text", value: read("as_of"), hidden: isConstant("as_of") },
     { key: "for_session", title: title("forecast.for_session"), format: "text", value: read("for_session"), hidden: isConstant("for_session") },
