@@ -113,6 +113,12 @@ def test_delisting_counts_from_the_day_it_is_known():
     assert bars.delisted.dtype == np.int32
 
 
+def test_a_delisting_announced_ahead_counts_from_its_day():
+    ahead = status(("A", "delisted", date(2023, 1, 10), None, date(2023, 1, 7)))
+    bars = to_bars(rows(), CALENDAR, "us", ahead)
+    assert CALENDAR.times[bars.delisted[0]].item() == date(2023, 1, 10)
+
+
 def test_intraday_times():
     hours = [datetime(2024, 1, 2) + timedelta(hours=h) for h in range(6)]
     frame = rows(symbols=("X",), count=6).with_columns(time=pl.Series(hours, dtype=pl.Datetime("us")))

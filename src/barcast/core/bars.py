@@ -54,7 +54,7 @@ class Bars:
     market : str
         ``cn``, ``us``, ``crypto`` or ``other``; price-limit rules depend on it.
     delisted : I32, shape (S,)
-        Session at which a delisting became known from the status table, -1 where none is known.
+        Session at which a delisting had happened and was known, by the status table; -1 where there is none.
     special : Bools, shape (R,), or None
         Rows under special treatment (ST), as known on their day; None where no status says anything.
     listed : Times, shape (S,), or None

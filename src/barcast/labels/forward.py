@@ -127,7 +127,7 @@ def forward_labels(bars: Bars, spec: LabelSpec | None = None) -> Labels:
       symbol that comes back later than that has no label: its holder was locked in, and the jump on the
       day of return belongs to no horizon.
     * A symbol that ends takes its last close, ``terminal``. Where the delisting is on record, the label is
-      known at the exit session or when the delisting was, whichever is later.
+      known at the exit session or when the delisting had happened and was known, whichever is later.
     * Without a record nobody can tell a long suspension from an end before the data itself ends. A symbol
       without a bar in more than the last ``max_wait`` days of the calendar is taken as ended, and its labels
       are known at the *last session of the calendar*. Purging thus keeps them out of every earlier segment,
@@ -198,16 +198,18 @@ def _fill(labels: Labels, column: int, bars: Bars, entry: I64, log_close: F64, e
     due = bars.session + np.int32(steps)
     found = _first_row_from(bars, steps)
     traded = np.where(found >= 0, bars.session[found], -1)
-    delayed = (found >= 0) & (traded > due)
-    late = delayed & (traded - due <= wait)
     lengths = np.diff(bars.offsets)
     end_known = np.repeat(ends, lengths)
-    gone = (found < 0) & (end_known >= 0) & (due <= last)
+    settled = np.maximum(due, end_known)
+    # bars after an end on record contradict it; who stood at that end could not know, so neither may the label
+    gone = (end_known >= 0) & (due <= last) & ((found < 0) | (traded > settled))
+    delayed = (found >= 0) & (traded > due) & ~gone
+    late = delayed & (traded - due <= wait)
     known = (entry >= 0) & (((found >= 0) & ~delayed) | late | gone)
-    leave = np.where(gone, np.repeat(bars.offsets[1:] - 1, lengths), found)
+    leave = np.where(gone, np.where(found >= 0, found, np.repeat(bars.offsets[1:], lengths)) - 1, found)
 
     labels.y[known, column] = log_close[leave[known]] - log_close[entry[known]]
-    labels.known_at[known, column] = np.where(gone, np.maximum(due, end_known), traded)[known]
+    labels.known_at[known, column] = np.where(gone, settled, traded)[known]
     labels.late[:, column] = known & late
     labels.terminal[:, column] = known & gone
     no_entry = (entry < 0) & (bars.session + spec.delay <= last)

@@ -89,14 +89,17 @@ def _floats(frame: pl.DataFrame, name: str) -> F64:
 
 
 def _delisted(symbols: tuple[str, ...], calendar: Calendar, status: pl.DataFrame | None) -> I32:
-    """Return the first session on or after the day each delisting became known; -1 where none is known."""
+    """Return the first session at which each delisting had happened and was known; -1 where there is none.
+
+    An announcement ahead ends nothing yet: until the day itself a missing bar may be a halt.
+    """
     found = np.full(len(symbols), -1, np.int32)
     if status is None or status.is_empty() or not symbols:
         return found
     known = (
         status.filter(pl.col("kind") == "delisted")
         .group_by("symbol")
-        .agg(pl.col("known_at").cast(pl.Date).min())
+        .agg(known_at=pl.max_horizontal("start", "known_at").cast(pl.Date).min())
     )
     rows = pl.DataFrame({"symbol": symbols}).with_row_index("position").join(known, on="symbol")
     entry = np.searchsorted(calendar.days, rows["known_at"].to_numpy().astype("datetime64[D]"))
