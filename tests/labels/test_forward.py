@@ -32,7 +32,7 @@ def naive_label(closes: dict[int, float], delisted: int, last: int, t: int, h: i
     if due > last:
         return math.nan, -1, "beyond_data", False, False
     after = [session for session in sorted(closes) if session >= due]
-    seen = max(due, delisted)  # the day on which the record and the missing exit are both seen
+    seen = max(due, delisted)  # when the record and the missing exit are both seen
     if 0 <= delisted <= last and not [session for session in after if session <= seen]:
         final = max(session for session in closes if session < due)
         return math.log(closes[final] / closes[entry]), seen, "ok", False, True

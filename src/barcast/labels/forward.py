@@ -201,7 +201,7 @@ def _fill(labels: Labels, column: int, bars: Bars, entry: I64, log_close: F64, e
     lengths = np.diff(bars.offsets)
     end_known = np.repeat(ends, lengths)
     settled = np.maximum(due, end_known)
-    # bars after an end on record contradict it; who stood at that end could not know, so neither may the label
+    # later bars contradict an end on record; who stood at that end could not know, so neither may the label
     gone = (end_known >= 0) & (due <= last) & ((found < 0) | (traded > settled))
     delayed = (found >= 0) & (traded > due) & ~gone
     late = delayed & (traded - due <= wait)
