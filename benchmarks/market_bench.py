@@ -15,11 +15,13 @@ import polars as pl
 from barcast.core.atomic import read_json
 from barcast.core.memory import keep_freed_memory
 from barcast.core.progress import Progress
+from barcast.core.runs import RunFolder
 from barcast.core.workspace import Workspace
 from barcast.evaluation.render import to_markdown
 from barcast.pipeline.compare import compare_runs
+from barcast.pipeline.predict import predict
 from barcast.pipeline.settings import resolve
-from barcast.pipeline.workflow import TrainedAndCompared, train_and_report
+from barcast.pipeline.workflow import train_and_report
 from common import SEGMENTS, log_trial, machine, workspace_for, write_result
 
 
@@ -29,11 +31,12 @@ def rate_of(facts: dict) -> str:
     return f", {rate:,.0f} labels a second" if rate else ""
 
 
-def refusals(done: TrainedAndCompared) -> list[str]:
+def refusals(place: Workspace, run: RunFolder) -> list[str]:
     """Return every reason why a symbol got no prediction or no forecast, with counts and examples."""
-    tables = [("prediction", pl.DataFrame(read_json(done.run.path / "failures.json")))]
-    if done.forecasts:
-        tables.append(("next forecast", done.forecasts.reasons))
+    tables = [
+        ("prediction", pl.DataFrame(read_json(run.path / "failures.json"))),
+        ("next forecast", predict(place, run, asof=run.info["cutoff"], allow_old=True).reasons),
+    ]
     lines = ["**Symbols without a prediction, by reason**", "", "| without | why | symbols | such as |",
              "| --- | --- | ---: | --- |"]  # fmt: skip
     for what, table in tables:
@@ -81,7 +84,7 @@ def main() -> None:
                 metric=comparison.primary, value=round(score.value, 6), low=round(score.low, 6),
                 high=round(score.high, 6), openings=compared.openings.total,
             )  # fmt: skip
-    lines += ["", *refusals(done)]
+    lines += ["", *refusals(place, done.run)]
     suffix = "test" if arguments.open_test else "route"
     write_result(f"market_{arguments.data}_{suffix}", "\n".join(lines))
 
