@@ -16,6 +16,7 @@ from barcast.core.runs import RunFolder
 from barcast.core.workspace import Workspace
 from barcast.pipeline import dataset
 from barcast.pipeline.data import import_data
+from barcast.pipeline.market import held_out
 from barcast.pipeline.settings import resolve
 from barcast.pipeline.train import train
 from barcast.sources import ImportOptions
@@ -80,6 +81,31 @@ def test_a_small_universe_and_a_network_are_clean(small_place, small_run):
     assert report.is_clean, [finding.sentence for finding in report.findings]
 
 
+def test_symbols_that_may_not_teach_are_no_leak(small_place, tmp_path):
+    """One listed a few bars before the end of `fit`, and held-out ones: neither has an embedding."""
+    world = make_world(40, 300, basis="adjusted", seed=7)
+    late = world.frame["symbol"].unique().sort()[3]
+    listed = world.calendar.times[170]  # `fit` ends with session 179
+    young = world.frame.filter((pl.col("symbol") != late) | (pl.col("time") >= listed))
+    place = make_workspace(tmp_path / "many", replace(world, frame=young))
+    done = train(place, resolve(place, "ridge", {"features": "core12"}))
+    fit = done.market.rows_of("fit")
+    position = done.market.bars.symbols.index(late)
+    assert (fit & (done.market.bars.symbol_of_row == position)).any()
+    assert late not in json.loads((done.run.path / "state.json").read_text())["vocabulary"]
+    report = audit_run(place, done.run, FAST)
+    assert report.is_clean, [finding.sentence for finding in report.findings]
+
+    held = next(fold for fold in range(20) if held_out(tuple(symbols_of(small_place)), fold).any())
+    flags = {"features": "core12", "hold_out_fold": held}
+    report = audit_run(small_place, train(small_place, resolve(small_place, "ridge", flags)).run, FAST)
+    assert report.is_clean, [finding.sentence for finding in report.findings]
+
+
+def symbols_of(place):
+    return MarketStore.open(place.market).symbols()
+
+
 def test_score_map_fitted_on_test(place, tampered):
     state = tampered.read("state.json")
     state["maps"][0]["width"] *= 1.02
@@ -111,7 +137,7 @@ def test_vocabulary_of_symbols_that_taught_nothing(place, tampered):
     state["vocabulary"].append("LATER")
     tampered.write("state.json", state)
     first = only(audit_run(place, tampered, FAST), "vocabulary")
-    assert first.symbol == "LATER" and "no label in `fit`" in first.detail
+    assert first.symbol == "LATER" and "no row that may teach" in first.detail
 
 
 @pytest.mark.parametrize("name", ["num_teaching_rows", "last_teaching_session"])

@@ -124,12 +124,22 @@ def _past(recorded: Recorded) -> Market:
     )
 
 
-def _teaching(recorded: Recorded, past: Market) -> list[Finding]:
-    """Count the rows that may teach again: a label that reaches into a later segment must not be one."""
+def _kept_rows(recorded: Recorded, past: Market, segment: str) -> Bools:
+    """Return the rows of a segment whose symbols are not held out, shape (R,)."""
     bars = past.bars
     held = held_out(bars.symbols, recorded.config.data.hold_out_fold)[bars.symbol_of_row]
+    return past.rows_of(segment) & ~held
+
+
+def _taught_rows(recorded: Recorded, past: Market) -> Bools:
+    """Return the rows that may teach: of `fit`, with a target and enough bars, not held out, shape (R,)."""
     target = np.isfinite(make_target(past)[0]).any(axis=1)
-    rows = past.rows_of("fit") & (own_bars(bars.life_start) >= MIN_BARS) & ~held & target
+    return _kept_rows(recorded, past, "fit") & (own_bars(past.bars.life_start) >= MIN_BARS) & target
+
+
+def _teaching(recorded: Recorded, past: Market) -> list[Finding]:
+    """Count the rows that may teach again: a label that reaches into a later segment must not be one."""
+    bars, rows = past.bars, _taught_rows(recorded, past)
     info = recorded.run.info
     last = str(bars.calendar.times[bars.session[rows].max(initial=0)])
     for name, expected in (("num_teaching_rows", int(rows.sum())), ("last_teaching_session", last)):
@@ -145,16 +155,15 @@ def _teaching(recorded: Recorded, past: Market) -> list[Finding]:
 
 
 def _vocabulary(recorded: Recorded, past: Market) -> list[Finding]:
-    """Compare the vocabulary with the symbols that have a label in `fit`: only these can have taught."""
-    taught = np.unique(past.bars.symbol_of_row[past.rows_of("fit")])
-    held = held_out(past.bars.symbols, recorded.config.data.hold_out_fold)
-    expected = {past.bars.symbols[symbol] for symbol in taught if not held[symbol]}
+    """Compare the vocabulary with the symbols whose rows may teach: only these can have an embedding."""
+    taught = np.unique(past.bars.symbol_of_row[_taught_rows(recorded, past)])
+    expected = {past.bars.symbols[symbol] for symbol in taught}
     written = set(recorded.state["vocabulary"])
     wrong = sorted(written ^ expected)
     if not wrong:
         return []
     detail = (
-        "has an embedding but no label in `fit`" if wrong[0] in written else "taught, but is not recorded"
+        "has an embedding but no row that may teach" if wrong[0] in written else "taught, but is not recorded"
     )
     return [
         Finding(
@@ -170,7 +179,7 @@ def _scaler(recorded: Recorded, past: Market) -> list[Finding]:
     if written is None:
         return []
     panel = make_panel(past.bars, recorded.features, None, "audit", cached=False)
-    fitted = FittedScaler.fit(panel.values, past.rows_of("fit"))
+    fitted = FittedScaler.fit(panel.values, _kept_rows(recorded, past, "fit"))
     for name, expected in (("mean", fitted.mean), ("std", fitted.std)):
         found = np.array(written[name], np.float64)
         wrong = np.flatnonzero(
@@ -197,7 +206,7 @@ def _maps(recorded: Recorded, past: Market, table: pl.DataFrame) -> list[Finding
         own = weigh.filter(pl.col("horizon") == written.horizon)
         rows = rows_of_table(past.bars, own)
         rows, score = rows[rows >= 0], own["score"].to_numpy()[rows >= 0]
-        inside = past.segment[rows] == SEGMENTS.index("weigh")
+        inside = _kept_rows(recorded, past, "weigh")[rows]
         rows, score = rows[inside], score[inside]
         y, volatility, session = past.labels.y[rows, column], past.volatility[rows], past.bars.session[rows]
         fitted = fit_score_map(score, y, volatility, session, written.horizon)
