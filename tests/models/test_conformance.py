@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from barcast.core.errors import UsageError
-from barcast.models.lstm import LSTMConfig, UniversalLSTM, num_parameters
+from barcast.models.lstm import LSTMConfig
 from barcast.models.network import Sizes, masked_mse
 from barcast.models.registry import model_entries, model_entry
+from barcast.models.transformer import TransformerConfig
 from barcast.training.checkpoint import load_arrays, save_arrays
 from tests.conftest import make_bars
 
@@ -186,26 +187,86 @@ def test_naive_rules_say_what_their_names_say():
     assert np.isnan(model_entry("reversal").build(bars, 5).score[:5]).all()
 
 
-@pytest.mark.parametrize("layers", [1, 2, 3])
-@pytest.mark.parametrize("width", [0, 8])
-def test_lstm_parameters_by_formula(layers, width):
-    config = LSTMConfig(num_layers=layers, stock_embedding_dim=width)
-    network = UniversalLSTM(config, SIZES)
-    assert num_parameters(config, SIZES) == sum(p.numel() for p in network.parameters())
+def linear(inputs, outputs):
+    return inputs * outputs + outputs
 
 
-def test_id_dropout_trains_the_unknown_symbol():
-    torch.manual_seed(0)
-    network = UniversalLSTM(LSTMConfig(id_dropout=0.5), SIZES).train()
-    inputs, symbol = batch()
-    network(inputs, symbol.clamp(min=1), 1).sum().backward()
-    assert network.embedding.weight.grad[0].abs().sum() > 0
+def recurrent_formula(gates):
+    def formula(c, sizes):
+        layers = [sizes.num_inputs + c.stock_embedding_dim] + [c.hidden_size] * (c.num_layers - 1)
+        cells = sum(gates * c.hidden_size * (width + c.hidden_size + 2) for width in layers)
+        return cells + 2 * c.hidden_size + linear(c.hidden_size, sizes.num_horizons)
+
+    return formula
 
 
-def test_without_embedding_identity_does_not_matter():
-    network = UniversalLSTM(LSTMConfig(stock_embedding_dim=0), SIZES).eval()
-    inputs, symbol = batch()
-    assert torch.equal(network(inputs, symbol, 1), network(inputs, symbol.flip(0), 1))
+def transformer_formula(c, sizes):
+    width, inner = c.hidden_size, c.hidden_size * c.feedforward
+    block = 4 * width**2 + 4 * width + linear(width, inner) + linear(inner, width) + 2 * 2 * width
+    ends = linear(sizes.num_inputs + c.stock_embedding_dim, width) + linear(width, sizes.num_horizons)
+    return ends + c.num_layers * block + 2 * width
+
+
+def mlp_formula(c, sizes):
+    widths = [sizes.num_inputs + c.stock_embedding_dim] + [c.hidden_size] * c.num_layers
+    layers = sum(linear(a, b) + 2 * b for a, b in zip(widths, widths[1:], strict=False))
+    return layers + linear(c.hidden_size, sizes.num_horizons)
+
+
+FORMULAS = {
+    "lstm": recurrent_formula(4),
+    "gru": recurrent_formula(3),
+    "transformer": transformer_formula,
+    "mlp": mlp_formula,
+}
+
+
+@pytest.mark.parametrize("entry", NETWORKS, ids=names(NETWORKS))
+class TestUniversal:
+    @pytest.mark.parametrize("layers", [1, 3])
+    @pytest.mark.parametrize("width", [0, 8])
+    def test_parameters_by_formula(self, entry, layers, width):
+        config = entry.config(num_layers=layers, stock_embedding_dim=width)
+        embedding = (SIZES.num_symbols + 1) * width
+        network = entry.build(config, SIZES)
+        counted = sum(parameter.numel() for parameter in network.parameters())
+        assert FORMULAS[entry.name](config, SIZES) + embedding == counted
+
+    def test_id_dropout_trains_the_unknown_symbol(self, entry):
+        torch.manual_seed(0)
+        network = entry.build(entry.config(id_dropout=0.5), SIZES).train()
+        inputs, symbol = batch()
+        network(inputs, symbol.clamp(min=1), 1).sum().backward()
+        assert network.identity.embedding.weight.grad[0].abs().sum() > 0
+
+    def test_without_embedding_identity_does_not_matter(self, entry):
+        network = entry.build(entry.config(stock_embedding_dim=0), SIZES).eval()
+        inputs, symbol = batch()
+        assert torch.equal(network(inputs, symbol, 1), network(inputs, symbol.flip(0), 1))
+
+    def test_more_padding_changes_nothing_in_a_window(self, entry):
+        if entry.name in ("lstm", "gru"):
+            pytest.skip("a recurrent state walks through padding: a window has one length")
+        inputs, symbol = batch()
+        padded = torch.cat([torch.zeros(6, 9, 5), inputs], dim=1)
+        network = network_of(entry)
+        torch.testing.assert_close(network(padded, symbol, 1), network(inputs, symbol, 1), atol=1e-5, rtol=0)
+
+    @pytest.mark.parametrize("bad", [{"hidden_size": 0}, {"dropout": 1.0}, {"stock_embedding_dim": -1}])
+    def test_bad_options(self, entry, bad):
+        with pytest.raises(UsageError, match=next(iter(bad))):
+            entry.config(**bad)
+
+
+def test_transformer_width_must_suit_its_heads():
+    with pytest.raises(UsageError, match="num_heads"):
+        TransformerConfig(hidden_size=36, num_heads=8)
+
+
+def test_lstm_starts_with_open_forget_gates():
+    network = model_entry("lstm").build(LSTMConfig(hidden_size=3), SIZES)
+    both = network.recurrent.bias_ih_l0 + network.recurrent.bias_hh_l0
+    assert both.tolist() == [0, 0, 0, 1, 1, 1, 0, 0, 0, 0, 0, 0]
 
 
 def test_masked_loss_is_a_mean_over_known_labels():
@@ -217,9 +278,3 @@ def test_masked_loss_is_a_mean_over_known_labels():
 def test_unknown_model_names_the_known_ones():
     with pytest.raises(UsageError, match="lstm"):
         model_entry("lstmm")
-
-
-@pytest.mark.parametrize("bad", [{"hidden_size": 0}, {"dropout": 1.0}, {"stock_embedding_dim": -1}])
-def test_bad_lstm_options(bad):
-    with pytest.raises(UsageError):
-        LSTMConfig(**bad)

@@ -6,11 +6,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from barcast.models.lstm import LSTMConfig, UniversalLSTM
 from barcast.models.network import Sizes
+from barcast.models.registry import model_entries
 from barcast.windows.gather import Resident, anchor, gather_stretches, gather_windows
 from barcast.windows.index import cut_stretches, own_bars, random_phases, shuffled
 from tests.conftest import make_bars
+
+CAUSAL = [entry for entry in model_entries() if entry.supports_stretches]
 
 
 def resident_of(bars, num_features=4, num_horizons=1, seed=0):
@@ -55,11 +57,12 @@ def test_a_long_hole_restarts_the_window_and_a_short_one_does_not():
 
 @pytest.mark.parametrize("length", [5, 30, 60, 120, 197])
 @pytest.mark.parametrize("phase", [0, 7, 49])
-def test_the_first_prediction_of_a_stretch_equals_the_window(length, phase):
+@pytest.mark.parametrize("entry", CAUSAL, ids=[entry.name for entry in CAUSAL])
+def test_the_first_prediction_of_a_stretch_equals_the_window(length, phase, entry):
     bars = make_bars((length, 61))
     data = resident_of(bars)
     torch.manual_seed(0)
-    network = UniversalLSTM(LSTMConfig(hidden_size=8), Sizes(4, 2, 1)).eval()
+    network = entry.build(entry.config(hidden_size=8), Sizes(4, 2, 1)).eval()
     stretches = cut_stretches(bars.lives, np.ones(len(bars), bool), 50, np.full(2, phase))
     batch = gather_stretches(data, stretches, 20, 50)
     with torch.no_grad():

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from barcast.core.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -15,6 +18,22 @@ class Sizes:
     num_inputs: int
     num_symbols: int
     num_horizons: int
+
+
+def check_options(options: Any, **lows: int) -> None:
+    """Refuse a size below its lowest value and a share (every ``...dropout``) outside [0, 1).
+
+    Raises
+    ------
+    UsageError
+        Naming the option.
+    """
+    for name, low in lows.items():
+        if getattr(options, name) < low:
+            raise UsageError(f"`{name}` must be at least {low}, got {getattr(options, name)}")
+    for name, value in vars(options).items():
+        if name.endswith("dropout") and not 0 <= value < 1:
+            raise UsageError(f"`{name}` must be in [0, 1), got {value}")
 
 
 def masked_mse(prediction: Tensor, target: Tensor, num_labels: int) -> Tensor:

@@ -95,4 +95,4 @@ def model_entry(name: str) -> ModelEntry:
 
 def _import_all() -> None:
     """Import every model file; here rather than at import time, because they bring torch along."""
-    from barcast.models import lightgbm, lstm, naive, ridge  # noqa: F401
+    from barcast.models import gru, lightgbm, lstm, mlp, naive, ridge, transformer  # noqa: F401

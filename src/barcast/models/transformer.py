@@ -1,0 +1,142 @@
+"""Universal Transformer: causal self-attention over the symbol's own bars, one network for every symbol.
+
+Pre-norm blocks (Vaswani et al. 2017; Xiong et al. 2020) with rotary positions (Su et al. 2021), which are
+relative: a bar is told from another by how many bars lie between them, never by where a window starts. A
+step attends to itself and the look-back - 1 steps before it, and never to padding, so the first prediction of
+a stretch equals its window's and the network trains on stretches.
+
+Letters: B batch, T steps, K predictions, F inputs, E embedding, D width, G heads, H horizons.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import gelu, scaled_dot_product_attention
+
+from barcast.core.errors import UsageError
+from barcast.models.identity import SymbolIdentity
+from barcast.models.network import Sizes, check_options, masked_mse
+from barcast.models.registry import register
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerConfig:
+    """Options of the universal Transformer."""
+
+    hidden_size: int = 64
+    """Width D of a step."""
+    num_layers: int = 2
+    num_heads: int = 4
+    """Attention heads; D is a multiple of twice their number."""
+    feedforward: int = 4
+    """Width of the inner layer in multiples of D."""
+    stock_embedding_dim: int = 8
+    """Width E of the symbol embedding; 0 removes identity from the model."""
+    dropout: float = 0.1
+    """After attention, in the inner layer and before the head."""
+    id_dropout: float = 0.1
+    """Probability that a training sample is shown as "unknown"."""
+
+    def __post_init__(self) -> None:
+        check_options(self, hidden_size=1, num_layers=1, num_heads=1, feedforward=1, stock_embedding_dim=0)
+        if self.hidden_size % (2 * self.num_heads):
+            raise UsageError(
+                f"`hidden_size` must be a multiple of twice `num_heads` ({2 * self.num_heads}), "
+                f"got {self.hidden_size}"
+            )
+
+
+@register(
+    "transformer",
+    "network",
+    TransformerConfig,
+    summary="universal causal Transformer with a symbol embedding, trained on stretches",
+    loss=masked_mse,
+    supports_stretches=True,
+)
+class UniversalTransformer(nn.Module):
+    """Causal attention network; ``forward`` gives the last ``num_predictions`` steps' outputs."""
+
+    def __init__(self, config: TransformerConfig, sizes: Sizes) -> None:
+        super().__init__()
+        self.identity = SymbolIdentity(sizes.num_symbols, config.stock_embedding_dim, config.id_dropout)
+        self.project = nn.Linear(sizes.num_inputs + config.stock_embedding_dim, config.hidden_size)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.norm = nn.LayerNorm(config.hidden_size)
+        self.dropout = nn.Dropout(config.dropout)
+        self.head = nn.Linear(config.hidden_size, sizes.num_horizons)
+
+    def forward(self, inputs: Tensor, symbol: Tensor, num_predictions: int = 1) -> Tensor:
+        """Map inputs (B, T, F) and symbol (B,) to (B, num_predictions, H)."""
+        steps = inputs.shape[1]
+        look_back = steps - num_predictions + 1
+        allowed = band(steps, look_back, inputs.device) & ~padding(inputs)[:, None]
+        allowed |= torch.eye(steps, dtype=torch.bool, device=inputs.device)  # a row of nothing would be NaN
+        turn = rotation(steps, self.blocks[0].head_width, inputs.device)  # type: ignore[arg-type]
+        states = self.project(self.identity(inputs, symbol))
+        for block in self.blocks[:-1]:
+            states = block(states, allowed[:, None], turn, steps)
+        # the last block owes an answer to the predicted steps only
+        states = self.blocks[-1](states, allowed[:, None, -num_predictions:], turn, num_predictions)
+        out: Tensor = self.head(self.dropout(self.norm(states)))
+        return out
+
+
+class Block(nn.Module):
+    """Attention and an inner layer, each behind a layer norm and beside a shortcut."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.num_heads, self.head_width = config.num_heads, width // config.num_heads
+        self.norm_attention, self.norm_inner = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.query, self.key_value = nn.Linear(width, width), nn.Linear(width, 2 * width)
+        self.out = nn.Linear(width, width)
+        self.widen = nn.Linear(width, config.feedforward * width)
+        self.narrow = nn.Linear(config.feedforward * width, width)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, states: Tensor, allowed: Tensor, turn: Tensor, num_queries: int) -> Tensor:
+        """Map states (B, T, D) to the last ``num_queries`` of them; allowed is (B, 1, num_queries, T)."""
+        normed = self.norm_attention(states)
+        key, value = self.key_value(normed).chunk(2, dim=-1)
+        query = rotate(self._heads(self.query(normed[:, -num_queries:])), turn[-num_queries:])
+        mixed = scaled_dot_product_attention(
+            query, rotate(self._heads(key), turn), self._heads(value), attn_mask=allowed
+        )
+        states = states[:, -num_queries:] + self.dropout(self.out(mixed.transpose(1, 2).flatten(2)))
+        inner = self.dropout(gelu(self.widen(self.norm_inner(states))))
+        result: Tensor = states + self.dropout(self.narrow(inner))
+        return result
+
+    def _heads(self, values: Tensor) -> Tensor:
+        return values.unflatten(-1, (self.num_heads, self.head_width)).transpose(1, 2)
+
+
+def band(steps: int, look_back: int, device: torch.device) -> Tensor:
+    """Return which step (rows) may read which (columns): itself and the ``look_back - 1`` before, (T, T)."""
+    place = torch.arange(steps, device=device)
+    before = place[:, None] - place
+    return (before >= 0) & (before < look_back)
+
+
+def padding(inputs: Tensor) -> Tensor:
+    """Return which steps are padding, (B, T): a real bar always has a validity above zero."""
+    return (inputs == 0).all(dim=-1)
+
+
+def rotation(steps: int, width: int, device: torch.device) -> Tensor:
+    """Return cosine and sine of each step's angles, (T, 2, width / 2), float32."""
+    rate = 10_000.0 ** (-torch.arange(0, width, 2, device=device, dtype=torch.float32) / width)
+    angle = torch.arange(steps, device=device, dtype=torch.float32)[:, None] * rate
+    return torch.stack([angle.cos(), angle.sin()], dim=1)
+
+
+def rotate(values: Tensor, turn: Tensor) -> Tensor:
+    """Turn pairs of values (B, G, T, width) by their step's angles."""
+    cosine, sine = turn[:, 0].to(values.dtype), turn[:, 1].to(values.dtype)
+    a, b = values.chunk(2, dim=-1)
+    return torch.cat([a * cosine - b * sine, a * sine + b * cosine], dim=-1)
