@@ -99,7 +99,7 @@ def test_accumulation_changes_rounding_only(tmp_path):
     plain = network_for(dropout=0.0)
     parts = network_for(dropout=0.0)
     for network in (plain, parts):
-        network.config = replace(network.config, id_dropout=0.0)
+        network.identity.id_dropout = 0.0
     fit(tmp_path / "a", data, score, replace(CONFIG, epochs=1), plain)
     fit(tmp_path / "b", data, score, replace(CONFIG, epochs=1, gradient_accumulation_steps=3), parts)
     for name, weight in plain.state_dict().items():

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, scaled_dot_product_attention
+from torch.nn.functional import gelu
 
 from barcast.core.errors import UsageError
+from barcast.models.attention import band_bias, banded_attention, rotate, rotation
 from barcast.models.identity import SymbolIdentity
 from barcast.models.network import Sizes, check_options, masked_mse
 from barcast.models.registry import register
@@ -73,14 +73,14 @@ class UniversalTransformer(nn.Module):
         """Map inputs (B, T, F) and symbol (B,) to (B, num_predictions, H)."""
         steps = inputs.shape[1]
         look_back = steps - num_predictions + 1
-        allowed = band(steps, look_back, inputs.device) & ~padding(inputs)[:, None]
-        allowed |= torch.eye(steps, dtype=torch.bool, device=inputs.device)  # a row of nothing would be NaN
+        real = (inputs != 0).any(dim=-1)  # a bar's validity is above zero, padding is zeros throughout
         turn = rotation(steps, self.blocks[0].head_width, inputs.device)  # type: ignore[arg-type]
         states = self.project(self.identity(inputs, symbol))
+        everywhere = band_bias(real, look_back, steps)
         for block in self.blocks[:-1]:
-            states = block(states, allowed[:, None], turn, steps)
+            states = block(states, everywhere, turn, steps)
         # the last block owes an answer to the predicted steps only
-        states = self.blocks[-1](states, allowed[:, None, -num_predictions:], turn, num_predictions)
+        states = self.blocks[-1](states, band_bias(real, look_back, num_predictions), turn, num_predictions)
         out: Tensor = self.head(self.dropout(self.norm(states)))
         return out
 
@@ -99,44 +99,16 @@ class Block(nn.Module):
         self.narrow = nn.Linear(config.feedforward * width, width)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, states: Tensor, allowed: Tensor, turn: Tensor, num_queries: int) -> Tensor:
-        """Map states (B, T, D) to the last ``num_queries`` of them; allowed is (B, 1, num_queries, T)."""
+    def forward(self, states: Tensor, bias: Tensor, turn: Tensor, num_queries: int) -> Tensor:
+        """Map states (B, T, D) to the last ``num_queries`` of them; bias comes from `band_bias`."""
         normed = self.norm_attention(states)
         key, value = self.key_value(normed).chunk(2, dim=-1)
         query = rotate(self._heads(self.query(normed[:, -num_queries:])), turn[-num_queries:])
-        mixed = scaled_dot_product_attention(
-            query, rotate(self._heads(key), turn), self._heads(value), attn_mask=allowed
-        )
+        mixed = banded_attention(query, rotate(self._heads(key), turn), self._heads(value), bias)
         states = states[:, -num_queries:] + self.dropout(self.out(mixed.transpose(1, 2).flatten(2)))
         inner = self.dropout(gelu(self.widen(self.norm_inner(states))))
         result: Tensor = states + self.dropout(self.narrow(inner))
         return result
 
     def _heads(self, values: Tensor) -> Tensor:
-        return values.unflatten(-1, (self.num_heads, self.head_width)).transpose(1, 2)
-
-
-def band(steps: int, look_back: int, device: torch.device) -> Tensor:
-    """Return which step (rows) may read which (columns): itself and the ``look_back - 1`` before, (T, T)."""
-    place = torch.arange(steps, device=device)
-    before = place[:, None] - place
-    return (before >= 0) & (before < look_back)
-
-
-def padding(inputs: Tensor) -> Tensor:
-    """Return which steps are padding, (B, T): a real bar always has a validity above zero."""
-    return (inputs == 0).all(dim=-1)
-
-
-def rotation(steps: int, width: int, device: torch.device) -> Tensor:
-    """Return cosine and sine of each step's angles, (T, 2, width / 2), float32."""
-    rate = 10_000.0 ** (-torch.arange(0, width, 2, device=device, dtype=torch.float32) / width)
-    angle = torch.arange(steps, device=device, dtype=torch.float32)[:, None] * rate
-    return torch.stack([angle.cos(), angle.sin()], dim=1)
-
-
-def rotate(values: Tensor, turn: Tensor) -> Tensor:
-    """Turn pairs of values (B, G, T, width) by their step's angles."""
-    cosine, sine = turn[:, 0].to(values.dtype), turn[:, 1].to(values.dtype)
-    a, b = values.chunk(2, dim=-1)
-    return torch.cat([a * cosine - b * sine, a * sine + b * cosine], dim=-1)
+        return values.view(*values.shape[:2], self.num_heads, self.head_width).transpose(1, 2)
