@@ -1,6 +1,7 @@
 """Every registered model: shapes, determinism, no future, save and load, learning."""
 
 from dataclasses import fields, is_dataclass
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -209,7 +210,7 @@ def transformer_formula(c, sizes):
 
 def mlp_formula(c, sizes):
     widths = [sizes.num_inputs + c.stock_embedding_dim] + [c.hidden_size] * c.num_layers
-    layers = sum(linear(a, b) + 2 * b for a, b in zip(widths, widths[1:], strict=False))
+    layers = sum(linear(a, b) + 2 * b for a, b in pairwise(widths))
     return layers + linear(c.hidden_size, sizes.num_horizons)
 
 

@@ -2,7 +2,9 @@
 
 A stack of recurrent layers reads the symbol's own bars left to right; input of a step are the normalised
 features, validity and the symbol's embedding. The head is layer norm, dropout, one linear map to the
-horizons; never batch norm, which mixes samples. Letters: B batch, T steps, F inputs, E embedding, D width, H horizons.
+horizons; never batch norm, which mixes samples.
+
+Letters: B batch, T steps, F inputs, E embedding, D width, H horizons.
 """
 
 from __future__ import annotations
