@@ -32,6 +32,7 @@ VERBS = {
 #: What only a terminal needs; in Python the result is there to be looked at.
 OF_THE_TERMINAL = {
     "json_output", "as_json", "quiet", "lang", "output", "show_all", "list_models", "dry_run", "kind",
+    "model_type",
 }  # fmt: skip
 RENAMED = {"paths": "given", "column": "columns"}
 

@@ -209,7 +209,9 @@ def shown(default):
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
-@pytest.mark.parametrize("section", ["data", "train", "lstm", "lightgbm", "ridge"])
+@pytest.mark.parametrize(
+    "section", ["data", "train", "lstm", "gru", "transformer", "mlp", "lightgbm", "ridge"]
+)
 def test_the_tables_of_options_are_those_of_the_code(language, section):
     config = {"data": DataConfig, "train": TrainConfig}.get(section) or model_entry(section).config
     table = marked(DOCS / language / "training.md", f"options:{section}")

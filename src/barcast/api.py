@@ -229,6 +229,7 @@ def train(
     model: str = "lstm",
     *,
     workspace: Place = None,
+    size: str | None = None,
     config: Path | str | None = None,
     final: bool = False,
     refit: str | None = None,
@@ -242,6 +243,8 @@ def train(
 
     Parameters
     ----------
+    size : str, optional
+        Preset of a network: ``small``, ``balanced``, ``large``, ``xl``.
     config : path, optional
         TOML file with tables ``data``, ``train`` and the model's; ``options`` win over it.
     final : bool
@@ -261,7 +264,7 @@ def train(
     if refit:
         parent, resolved = refit_config(place, refit, options, file)
     else:
-        resolved = resolve(place, model, options, file)
+        resolved = resolve(place, model, {"size": size, **options}, file)
     return train_and_report(
         place,
         resolved,

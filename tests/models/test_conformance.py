@@ -259,6 +259,18 @@ class TestUniversal:
             entry.config(**bad)
 
 
+#: What each preset promises, in parameters beside the embedding; the inputs are those of tech48.
+PROMISED = {"small": 0.4e6, "balanced": 4e6, "large": 8e6, "xl": 30e6}
+
+
+@pytest.mark.parametrize("entry", NETWORKS, ids=names(NETWORKS))
+def test_sizes_keep_their_promise(entry):
+    assert list(entry.sizes) == [name for name in PROMISED if name in entry.sizes]
+    for name, options in entry.sizes.items():
+        config = entry.config(**options, stock_embedding_dim=8)
+        assert FORMULAS[entry.name](config, Sizes(49, 3000, 1)) == pytest.approx(PROMISED[name], rel=0.15)
+
+
 def test_transformer_width_must_suit_its_heads():
     with pytest.raises(UsageError, match="num_heads"):
         TransformerConfig(hidden_size=36, num_heads=8)

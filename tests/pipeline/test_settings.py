@@ -79,7 +79,7 @@ def test_what_belongs_to_the_workspace_is_not_read_from_a_config_file(tmp_path):
 def test_a_flag_that_the_model_would_ignore_is_refused(tmp_path, model, flags):
     message = refused(tmp_path, model, flags)
     assert f"`{next(iter(flags))}` is not an option of model `{model}`" in message
-    assert "models that take it: lstm" in message
+    assert "models that take it: gru, lstm" in message
 
 
 @pytest.mark.parametrize(

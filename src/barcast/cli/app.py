@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from barcast.cli.copied import translate
 from barcast.core.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, BarcastError, ResourceError
 
 app = typer.Typer(
@@ -82,7 +83,9 @@ def main() -> None:
     # idle machine, and on a busy one they are the difference between slower and standing still.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     debug = "--debug" in sys.argv
-    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    arguments, notices = translate([argument for argument in sys.argv[1:] if argument != "--debug"])
+    for notice in notices:
+        typer.echo(notice, err=True)
     sys.exit(_run(arguments, debug))
 
 

@@ -44,15 +44,21 @@ def print_models(json_output: bool) -> None:
     """List the registered models."""
     from barcast.models.registry import model_entries
 
-    rows = [
-        {"name": e.name, "kind": e.kind, "stretches": e.supports_stretches, "summary": e.summary}
+    rows: list[dict[str, Any]] = [
+        {
+            "name": e.name,
+            "kind": e.kind,
+            "stretches": e.supports_stretches,
+            "sizes": list(e.sizes),
+            "summary": e.summary,
+        }
         for e in model_entries()
     ]
     if json_output:
         print_json(rows)
         return
-    table("Models", [("name", "left"), ("kind", "left"), ("summary", "left")],
-          [(r["name"], r["kind"], r["summary"]) for r in rows])  # fmt: skip
+    table("Models", [("name", "left"), ("kind", "left"), ("sizes", "left"), ("summary", "left")],
+          [(r["name"], r["kind"], " ".join(r["sizes"]), r["summary"]) for r in rows])  # fmt: skip
 
 
 def print_description(found: dict[str, Any]) -> None:

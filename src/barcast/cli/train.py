@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 def train(
     model: Annotated[
-        str | None, typer.Argument(help="lstm (the default), ridge, lightgbm; `--list` tells more.")
+        str | None, typer.Argument(help="lstm (default), gru, transformer, mlp, ridge, lightgbm; see --list.")
+    ] = None,
+    model_type: Annotated[str | None, typer.Option(help="The same as the argument.")] = None,
+    size: Annotated[
+        str | None, typer.Option(help="Preset of a network: small, balanced, large, xl (see --list).")
     ] = None,
     workspace: WorkspaceOption = None,
     config: Annotated[
@@ -38,7 +42,10 @@ def train(
     look_back_window: Annotated[int | None, typer.Option(help="Own bars a prediction reads.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Most epochs.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Labels a step.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
+    lr: Annotated[
+        float | None, typer.Option("--lr", "--learning-rate", help="Highest learning rate.")
+    ] = None,
+    optimizer: Annotated[str | None, typer.Option(help="adamw, adam or sgd.")] = None,
     weight_decay: Annotated[float | None, typer.Option(help="AdamW weight decay.")] = None,
     hidden_size: Annotated[int | None, typer.Option(help="Width of the network.")] = None,
     num_layers: Annotated[int | None, typer.Option(help="Stacked layers.")] = None,
@@ -87,6 +94,7 @@ def train(
         print_models(json_output)
         return
     flags: dict[str, Any] = {
+        "size": size, "optimizer": optimizer,
         "features": features, "horizons": numbers(horizons, "--horizon"), "delay": delay,
         "segments": words(segments), "symbols": words(symbols), "limit": limit, "asof": asof,
         "target": target, "look_back_window": look_back_window, "epochs": epochs,
@@ -96,15 +104,24 @@ def train(
         "threads": threads, "seed": seed, "hold_out_fold": hold_out_fold,
     }  # fmt: skip
     place = Workspace.find(workspace)
+    named = _one_model(model, model_type)
     if refit:
-        parent, resolved = refit_config(place, refit, flags, config, model or "")
+        parent, resolved = refit_config(place, refit, flags, config, named)
     else:
-        parent, resolved = None, resolve(place, model or "lstm", flags, config)
+        parent, resolved = None, resolve(place, named or "lstm", flags, config)
     if dry_run:
         _describe(place, resolved, json_output, quiet)
         return
     how = {"parent": parent, "final": final, "fresh": fresh, "open_test": open_test, "report": report}
     _train(place, resolved, how, json_output, quiet)
+
+
+def _one_model(model: str | None, model_type: str | None) -> str:
+    from barcast.core.errors import UsageError
+
+    if model and model_type and model != model_type:
+        raise UsageError(f"two models were named: `{model}` and --model-type {model_type}", "name one")
+    return model or model_type or ""
 
 
 def _describe(place: Workspace, config: RunConfig, json_output: bool, quiet: bool) -> None:

@@ -26,6 +26,11 @@ class GRUConfig(RecurrentConfig):
     summary="universal GRU with a symbol embedding, trained on stretches",
     loss=masked_mse,
     supports_stretches=True,
+    sizes={
+        "small": {"hidden_size": 208, "num_layers": 2},
+        "balanced": {"hidden_size": 656, "num_layers": 2},
+        "large": {"hidden_size": 928, "num_layers": 2},
+    },
 )
 class UniversalGRU(UniversalRecurrent):
     """Three gates a step: a quarter less work than an LSTM of the same width."""

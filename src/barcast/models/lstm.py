@@ -23,6 +23,11 @@ class LSTMConfig(RecurrentConfig):
     summary="universal LSTM with a symbol embedding, trained on stretches",
     loss=masked_mse,
     supports_stretches=True,
+    sizes={
+        "small": {"hidden_size": 176, "num_layers": 2},
+        "balanced": {"hidden_size": 568, "num_layers": 2},
+        "large": {"hidden_size": 800, "num_layers": 2},
+    },
 )
 class UniversalLSTM(UniversalRecurrent):
     """Four gates a step; starts with open forget gates (their biases add up to 1)."""

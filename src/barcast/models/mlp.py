@@ -36,6 +36,11 @@ class MLPConfig:
     summary="multilayer perceptron on the last bar alone: what history adds is the difference to it",
     loss=masked_mse,
     supports_stretches=True,
+    sizes={
+        "small": {"hidden_size": 592, "num_layers": 2},
+        "balanced": {"hidden_size": 1152, "num_layers": 4},
+        "large": {"hidden_size": 1600, "num_layers": 4},
+    },
 )
 class UniversalMLP(nn.Module):
     """Linear, layer norm, GELU, dropout; ``num_layers`` times, then a linear head."""

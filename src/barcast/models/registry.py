@@ -6,8 +6,8 @@ normalised features at a time; a *naive* rule has nothing to train. None of them
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from barcast.core.config import meant
@@ -37,6 +37,9 @@ class ModelEntry:
         Whether K predictions of one pass equal K windows in meaning (causal models only).
     summary : str
         One line for ``barcast train --list``.
+    sizes : mapping of str to mapping
+        Presets, smallest first: options by name. The same names mean about the same number of parameters
+        in every model that has them.
     """
 
     name: str
@@ -46,6 +49,7 @@ class ModelEntry:
     loss: Callable[..., Any] | None
     supports_stretches: bool
     summary: str
+    sizes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 _ENTRIES: dict[str, ModelEntry] = {}
@@ -59,12 +63,14 @@ def register(
     summary: str,
     loss: Callable[..., Any] | None = None,
     supports_stretches: bool = False,
+    sizes: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Callable[[T], T]:
     """Register the decorated class or function under ``name``; a name taken twice is a bug of ours."""
 
     def decorate(build: T) -> T:
         assert name not in _ENTRIES, f"model {name} registered twice"
-        _ENTRIES[name] = ModelEntry(name, kind, config, build, loss, supports_stretches, summary)  # type: ignore[arg-type]
+        entry = ModelEntry(name, kind, config, build, loss, supports_stretches, summary, sizes or {})  # type: ignore[arg-type]
+        _ENTRIES[name] = entry
         return build
 
     return decorate

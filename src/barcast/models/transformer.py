@@ -56,6 +56,12 @@ class TransformerConfig:
     summary="universal causal Transformer with a symbol embedding, trained on stretches",
     loss=masked_mse,
     supports_stretches=True,
+    sizes={
+        "small": {"hidden_size": 104, "num_layers": 3, "num_heads": 4},
+        "balanced": {"hidden_size": 256, "num_layers": 5, "num_heads": 8},
+        "large": {"hidden_size": 336, "num_layers": 6, "num_heads": 8},
+        "xl": {"hidden_size": 640, "num_layers": 6, "num_heads": 10},
+    },
 )
 class UniversalTransformer(nn.Module):
     """Causal attention network; ``forward`` gives the last ``num_predictions`` steps' outputs."""

@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from barcast.core.config import from_plain, load_toml, nearest, read_values, to_plain
 from barcast.core.errors import UsageError
 from barcast.core.workspace import Workspace
 from barcast.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from barcast.models.registry import ModelEntry
 
 #: What a run reads of any settings file, besides one table a model; and what only ``barcast.toml`` may hold.
 TABLES, WORKSPACE_TABLES = ("seed", "data", "train"), ("quality", "features")
@@ -126,7 +129,9 @@ def resolve(
         )
     kinds = {**_SHARED, model: entry.config}
     merged = _from_files(workspace, file, kinds)
-    for name, value in (flags or {}).items():
+    flags = dict(flags or {})
+    merged[model].update(_preset(entry, flags.pop("size", None)))
+    for name, value in flags.items():
         if value is None:
             continue
         owner = "" if name == "seed" else next((part for part in kinds if name in _names(kinds[part])), None)
@@ -139,6 +144,16 @@ def resolve(
         train = TrainConfig(**merged["train"], seed=seed)
         check_device(train.device)
     return RunConfig(model, seed, DataConfig(**merged["data"]), entry.config(**merged[model]), train)
+
+
+def _preset(entry: ModelEntry, size: str | None) -> Mapping[str, Any]:
+    """Return the options that a size stands for; options that are given beside it win."""
+    if size is None:
+        return {}
+    if size not in entry.sizes:
+        known = f"--size {', '.join(entry.sizes)}" if entry.sizes else f"leave --size out for {entry.name}"
+        raise UsageError(f"model `{entry.name}` has no size `{size}`", known)
+    return entry.sizes[size]
 
 
 def _from_files(

@@ -21,6 +21,8 @@ class TrainConfig:
     lr: float = 1e-3
     """Highest learning rate, after warm-up."""
     weight_decay: float = 1e-2
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    """AdamW, Adam (the decay is part of the gradient), or SGD with Nesterov momentum 0.9."""
     warmup: float = 0.05
     """Share of all steps."""
     clip: float = 1.0

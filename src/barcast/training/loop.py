@@ -1,8 +1,8 @@
 """The training loop: the only one, for every neural model.
 
-AdamW, gradient clipping, linear warm-up then cosine, early stopping on `stop`, accumulation, one seed a step,
-atomic checkpoints. Everything random is a function of (seed, epoch, step) alone, so a run that was killed and
-resumed ends with bit-equal weights on the same machine type and versions.
+AdamW or another optimizer, gradient clipping, linear warm-up then cosine, early stopping on `stop`,
+accumulation, one seed a step, atomic checkpoints. Everything random is a function of (seed, epoch, step)
+alone, so a run that was killed and resumed ends with bit-equal weights on the same machine type and versions.
 
 Letters: B batch, K predictions of a stretch, H horizons, R rows.
 """
@@ -34,7 +34,7 @@ from barcast.training.checkpoint import (
 )
 from barcast.training.config import TrainConfig
 from barcast.training.memory import memory_explained
-from barcast.training.networks import TrainingData, decay_groups
+from barcast.training.networks import TrainingData, make_optimizer
 from barcast.training.precision import autocast
 from barcast.training.predict import predict_stop
 from barcast.training.threads import choose_threads
@@ -145,7 +145,7 @@ class _Loop:
         self.progress = progress
         self.fixed_steps = steps
         self.state = LoopState()
-        self.optimizer = torch.optim.AdamW(decay_groups(network, config), lr=config.lr)
+        self.optimizer = make_optimizer(network, config)
         self.best = copy_state(network)
         self.last_saved = time.monotonic()
         self.mark = time.perf_counter()

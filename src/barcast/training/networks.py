@@ -82,6 +82,15 @@ def make_resident(
     )
 
 
+def make_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """Return the optimizer that the config names, over groups with and without weight decay."""
+    groups = decay_groups(network, config)
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=config.lr, momentum=0.9, nesterov=True)
+    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    return kind(groups, lr=config.lr)
+
+
 def decay_groups(network: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
     """Weight decay shrinks matrices only; biases, norms and embeddings are left alone."""
     matrices: list[Tensor] = []
