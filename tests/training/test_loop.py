@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from barcast.core.atomic import write_json
 from barcast.core.errors import DataError, ResourceError, RunError, UsageError
 from barcast.core.progress import Progress
 from barcast.core.runs import RunFolder
@@ -171,7 +172,7 @@ def test_the_rate_counts_steps_and_logging_but_no_judging(tmp_path, monkeypatch)
         MemoryError("Unable to allocate 9 TiB"),
     ],
 )
-def test_too_little_memory_says_which_batch_to_try(tmp_path, monkeypatch, error):
+def test_too_little_memory_for_the_smallest_part_is_explained(tmp_path, monkeypatch, error):
     data, score = planted()
     network = network_for()
     threads = torch.get_num_threads()
@@ -180,12 +181,46 @@ def test_too_little_memory_says_which_batch_to_try(tmp_path, monkeypatch, error)
         raise error
 
     monkeypatch.setattr(network, "forward", refuse)
-    with pytest.raises(ResourceError, match=r"--batch-size 50; .*--gradient-accumulation-steps 2"):
+    with pytest.raises(ResourceError, match="not even in the smallest parts"):
         fit(tmp_path / "a", data, score, network=network)
     assert torch.get_num_threads() == threads
     monkeypatch.setattr(network, "forward", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         fit(tmp_path / "a", data, score, network=network)
+
+
+def limited_to(network, most):
+    """The network on a machine whose memory holds batches of ``most`` stretches while it trains."""
+    whole = network.forward
+
+    def forward(inputs, symbol, num_predictions=1):
+        if network.training and len(inputs) > most:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+        return whole(inputs, symbol, num_predictions)
+
+    network.forward = forward
+    return network
+
+
+def test_a_step_that_does_not_fit_is_computed_in_more_parts(tmp_path):
+    data, score = planted()
+    config = replace(CONFIG, epochs=1, batch_size=160)  # 8 stretches a step
+    for name in "abc":
+        write_json(tmp_path / name / "run.json", {"name": name})
+    plain, parts, again = (network_for(dropout=0.0) for _ in range(3))
+    for network in (plain, parts, again):
+        network.identity.id_dropout = 0.0
+    fit(tmp_path / "a", data, score, config, plain)
+    fit(tmp_path / "b", data, score, config, limited_to(parts, 2))
+    halvings = RunFolder(tmp_path / "b").info["halvings"]
+    assert halvings == [{"step": 0, "parts": 2}, {"step": 0, "parts": 4}]
+    for name, weight in plain.state_dict().items():
+        torch.testing.assert_close(weight, parts.state_dict()[name], atol=2e-4, rtol=2e-3)
+    # another attempt on a larger machine repeats what is on record, to the bit
+    RunFolder(tmp_path / "c").update(halvings=halvings)
+    fit(tmp_path / "c", data, score, config, again)
+    for name, weight in parts.state_dict().items():
+        assert torch.equal(weight, again.state_dict()[name]), name
 
 
 def test_the_grid_on_stop_agrees_with_windows_at_its_first_rows():

@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -33,13 +33,15 @@ from barcast.training.checkpoint import (
     unpack,
 )
 from barcast.training.config import TrainConfig
-from barcast.training.memory import memory_explained
+from barcast.training.memory import is_out_of_memory, memory_explained
 from barcast.training.networks import TrainingData, make_optimizer
 from barcast.training.precision import autocast
 from barcast.training.predict import predict_stop
 from barcast.training.threads import choose_threads
 from barcast.windows.gather import Batch, gather_stretches, gather_windows
 from barcast.windows.index import Stretches, cut_stretches, random_phases, shuffled
+
+T = TypeVar("T")
 
 #: Judges outputs on `stop`: rows (n,) and outputs (n, H) in, a score out (higher is better).
 StopScore = Callable[[I64, F32], float]
@@ -110,8 +112,7 @@ def fit_network(
     try:
         with memory_explained(
             f"not enough memory for steps of {config.batch_size} labels",
-            f"--batch-size {max(config.batch_size // 2, 1)}; or for the same result in smaller parts "
-            f"--gradient-accumulation-steps {2 * config.gradient_accumulation_steps}",
+            "not even in the smallest parts: close something, or a smaller network or --look-back-window",
         ):
             loop.settle_threads()
             while not loop.state.finished:
@@ -150,6 +151,9 @@ class _Loop:
         self.last_saved = time.monotonic()
         self.mark = time.perf_counter()
         self.num_batches = 1
+        labels = torch.isfinite(data.resident.target).sum(dim=1).cpu().numpy()
+        self.labels_before = np.concatenate([[0], np.cumsum(labels)])
+        self.halvings: list[dict[str, int]] = self._recorded().get("halvings", [])
         if not data.fit.any():
             raise DataError("no label to learn from in `fit`", "use more history or a shorter horizon")
 
@@ -197,16 +201,9 @@ class _Loop:
 
     def _step(self, which: I64 | Stretches, progress_share: float) -> None:
         self._set_rate(progress_share)
-        torch.manual_seed(_mix(self.config.seed, self.state.step))
-        self.network.train()
-        parts = _split(which, self.config.gradient_accumulation_steps)
-        batches = [self._gather(part) for part in parts]
-        num_labels = sum(
-            int(torch.isfinite(batch.target).sum()) for batch in batches if batch.target is not None
-        )
-        self.optimizer.zero_grad(set_to_none=True)
-        total = sum(self._backward(batch, num_labels) for batch in batches) if num_labels else 0.0
+        num_labels, total = self._num_labels(which), 0.0
         if num_labels:
+            total = self._gradients(which, num_labels)
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
             self.optimizer.step()
         self.state.step += 1
@@ -214,27 +211,80 @@ class _Loop:
         self.state.loss_sum += total * num_labels
         self.state.loss_labels += num_labels
 
+    def _num_labels(self, which: I64 | Stretches) -> int:
+        """Count the known labels of a batch before any of it is gathered."""
+        if isinstance(which, Stretches):
+            low = np.maximum(which.first, which.life_start)
+            high = np.minimum(which.first + self.config.stretch_length, which.life_stop)
+        else:
+            low, high = which, which + 1
+        return int((self.labels_before[high] - self.labels_before[low]).sum())
+
+    def _gradients(self, which: I64 | Stretches, num_labels: int) -> float:
+        """Sum the gradients of a batch's parts and return the loss."""
+
+        def attempt() -> float:
+            torch.manual_seed(_mix(self.config.seed, self.state.step))
+            self.network.train()
+            self.optimizer.zero_grad(set_to_none=True)
+            parts = _split(which, self._num_parts())
+            return sum(self._backward(self._gather(part), num_labels) for part in parts)
+
+        return self._until_it_fits(attempt, len(which))
+
+    def _until_it_fits(self, attempt: Callable[[], T], most_parts: int) -> T:
+        """Return what ``attempt`` gives; where memory runs out it starts again in twice as many parts."""
+        while True:
+            try:
+                return attempt()
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error) or self._num_parts() >= most_parts:
+                    raise
+            self._halve()  # outside of the handler, which keeps the failed attempt's tensors alive
+
+    def _num_parts(self) -> int:
+        """Return in how many parts this step is computed; a run that resumes repeats its halvings."""
+        past = [each["parts"] for each in self.halvings if each["step"] <= self.state.step]
+        return max([self.config.gradient_accumulation_steps, *past])
+
+    def _halve(self) -> None:
+        parts = 2 * self._num_parts()
+        self.halvings = [*self.halvings, {"step": self.state.step, "parts": parts}]
+        if self._recorded():
+            self.run.update(halvings=self.halvings)
+        self.progress.note(
+            f"step {self.state.step} did not fit into memory: batches of {self.config.batch_size} labels are "
+            f"computed in {parts} parts from here on, with the same result but for rounding"
+        )
+
+    def _recorded(self) -> dict[str, Any]:
+        """Return what the run's folder says about it, empty for a bare folder."""
+        return self.run.info if (self.run.path / "run.json").is_file() else {}
+
     def settle_threads(self) -> None:
         """Take the number that was asked for, or the run's own (rounding depends on it), or measure.
 
         The run knows it before the first step, so that every later attempt takes the same.
         """
-        recorded = self.run.info if (self.run.path / "run.json").is_file() else {}
+        recorded = self._recorded()
         known = self.config.threads or self.state.threads or recorded.get("threads", 0)
         if known:
             self.state.threads = known
             torch.set_num_threads(known)
         elif self.config.device == "cpu":
-            batch = self._gather(self._epoch_batches()[0])
-
-            def step() -> None:
-                self._backward(batch, 1)
-                self.optimizer.zero_grad(set_to_none=True)
-
-            self.state.threads = choose_threads(step)
+            self.state.threads = self._measure_threads()
         if recorded:
             self.run.update(threads=self.state.threads)
         self.mark = time.perf_counter()
+
+    def _measure_threads(self) -> int:
+        first = self._epoch_batches()[0]
+
+        def step() -> None:
+            self._backward(self._gather(next(_split(first, self._num_parts()))), 1)
+            self.optimizer.zero_grad(set_to_none=True)
+
+        return self._until_it_fits(lambda: choose_threads(step), len(first))
 
     def _tick(self) -> None:
         """Count the wall time since the last mark: cutting, gathering, stepping, logging and saving."""

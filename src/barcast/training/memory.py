@@ -11,6 +11,11 @@ from barcast.core.errors import ResourceError
 _WORDS = ("out of memory", "not enough memory", "can't allocate memory")
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory ran out."""
+    return isinstance(error, MemoryError) or any(said in str(error) for said in _WORDS)
+
+
 @contextmanager
 def memory_explained(found: str, todo: str) -> Iterator[None]:
     """Turn "out of memory", however it is raised, into an error that says what to do.
@@ -23,6 +28,6 @@ def memory_explained(found: str, todo: str) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and not any(said in str(error) for said in _WORDS):
+        if not is_out_of_memory(error):
             raise
         raise ResourceError(found, todo) from error
