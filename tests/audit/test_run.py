@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from barcast.audit import AuditSettings, audit_features, audit_run
+from barcast.audit.records import _first_unlike
 from barcast.cli.app import _run
 from barcast.core.errors import LeakError, RunError, UsageError
 from barcast.core.predictions import read_predictions, write_predictions
@@ -167,6 +168,14 @@ def test_scores_that_the_weights_do_not_give(place, tampered):
     write_predictions(tampered.predictions, table.with_columns(pl.col("score") + pl.Series(noise)))
     findings = {(f.check, f.column) for f in audit_run(place, tampered, FAST).findings}
     assert ("recomputed predictions", "score") in findings
+
+
+def test_rounding_of_a_lone_row_is_no_leak_and_more_is():
+    scores = np.random.default_rng(0).normal(0, 0.1, 500)
+    whole = pl.DataFrame({"symbol": "X", "time": range(500), "score": scores})
+    one = whole[:1]
+    assert _first_unlike(one, {"score": scores[:1] + 1e-7}, whole, "") is None
+    assert _first_unlike(one, {"score": scores[:1] + 1e-3}, whole, "") is not None
 
 
 def test_session_statistics_planted_in_the_pipeline(place, run, monkeypatch):

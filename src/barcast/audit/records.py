@@ -307,16 +307,19 @@ def _repeat(
             "sigma": score_map.sigma(volatility),
         }
         num_values += len(rows) * len(again)
-        finding = _first_unlike(part, again, asof)
+        finding = _first_unlike(part, again, table.filter(pl.col("horizon") == score_map.horizon), asof)
         if finding:
             return [finding], num_values
     return [], num_values
 
 
-def _first_unlike(part: pl.DataFrame, again: dict[str, F64], asof: str) -> Finding | None:
+def _first_unlike(
+    part: pl.DataFrame, again: dict[str, F64], whole: pl.DataFrame, asof: str
+) -> Finding | None:
+    """Compare with a tolerance that follows the column's spread over the whole table: one row has none."""
     for name, values in again.items():
-        written = part[name].to_numpy()
-        size = max(float(np.std(written)), float(np.abs(written).mean()) * STATE_TOLERANCE)
+        written, everywhere = part[name].to_numpy(), whole[name].to_numpy()
+        size = max(float(np.std(everywhere)), float(np.abs(everywhere).mean()) * STATE_TOLERANCE)
         wrong = np.flatnonzero(~(np.abs(written - values) <= SCORE_TOLERANCE * size))
         if len(wrong) > THRESHOLD_SHARE * len(written):
             row = int(wrong[0])
