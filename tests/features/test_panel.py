@@ -11,8 +11,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from barcast.core.cache import evict
 from barcast.core.errors import ResourceError, UsageError
-from barcast.features import Feature, FeatureSet, build_panel, compute_features, evict_cache, feature_set
+from barcast.features import Feature, FeatureSet, build_panel, compute_features, feature_set
 from barcast.features import panel as panel_module
 from tests.conftest import make_bars
 
@@ -168,10 +169,10 @@ def test_eviction_removes_what_was_used_longest_ago(bars, tmp_path):
         os.utime(path, (1000 + version, 1000 + version))
     build_panel(bars, "core12", cache=tmp_path, key={"store": 0})  # used again
     size = paths[0].stat().st_size
-    assert evict_cache(tmp_path, 2 * size) == (paths[1], paths[2])
+    assert evict(tmp_path / "panels", ".safetensors", 2 * size) == (paths[1], paths[2])
     assert set(entries(tmp_path)) == {paths[0], paths[3]}
-    assert evict_cache(tmp_path, 0, keep=paths[3]) == (paths[0],)
-    assert evict_cache(tmp_path / "never made", 0) == ()
+    assert evict(tmp_path / "panels", ".safetensors", 0, keep=paths[3]) == (paths[0],)
+    assert evict(tmp_path / "never made", ".safetensors", 0) == ()
 
 
 def test_building_evicts_but_never_what_it_just_built(bars, tmp_path, monkeypatch):
@@ -190,7 +191,7 @@ def test_abandoned_temporary_files_go_and_fresh_ones_stay(tmp_path):
     for path in (old, fresh):
         path.write_bytes(b"x")
     os.utime(old, (time.time() - 7200,) * 2)
-    assert evict_cache(tmp_path, 10**9) == (old,)
+    assert evict(tmp_path / "panels", ".safetensors", 10**9) == (old,)
     assert entries(tmp_path) == [fresh]
 
 

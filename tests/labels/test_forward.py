@@ -33,7 +33,7 @@ def naive_label(closes: dict[int, float], delisted: int, last: int, t: int, h: i
         return math.nan, -1, "beyond_data", False, False
     after = [session for session in sorted(closes) if session >= due]
     seen = max(due, delisted)  # when the record and the missing exit are both seen
-    if 0 <= delisted <= last and not [session for session in after if session <= seen]:
+    if t <= delisted <= last and not [session for session in after if session <= seen]:
         final = max(session for session in closes if session < due)
         return math.log(closes[final] / closes[entry]), seen, "ok", False, True
     if after and after[0] - due <= spec.max_wait:
@@ -82,7 +82,7 @@ def test_labels_known_by_a_cutoff_are_the_same_from_history_cut_there(bars, spec
         for field in ("y", "known_at", "reason", "late", "terminal"):
             np.testing.assert_array_equal(getattr(cut, field)[known], getattr(full, field)[before][known])
         # the other way round: what the cut history calls known stays, unless it took a pause for an end
-        on_record = (bars.until(cutoff).delisted >= 0)[bars.symbol_of_row[before]]
+        on_record = bars.until(cutoff).delisted[bars.symbol_of_row[before]] >= bars.session[before]
         settled = cut.known & (~cut.terminal | on_record[:, None])
         np.testing.assert_array_equal(cut.y[settled], full.y[before][settled])
         np.testing.assert_array_equal(cut.known_at[settled], full.known_at[before][settled])

@@ -122,31 +122,11 @@ def build_panel(
         if kept is None:
             _write(path, bars, made, num_threads)
             kept = _open(path, shape, made.names)
-            evict_cache(cache, CACHE_BYTES, keep=path)
+            evict(cache / _FOLDER, _SUFFIX, CACHE_BYTES, keep=path)
         if kept is None:  # another process evicted it, or the disk lies: memory still works
             kept = compute_features(bars, made, num_threads=num_threads)
         values = kept
     return Panel(values, made.names, made.name, made.warmup, name)
-
-
-def evict_cache(cache: Path, max_bytes: int, *, keep: Path | None = None) -> tuple[Path, ...]:
-    """Remove the panels that were used longest ago until the rest fit into ``max_bytes``.
-
-    Parameters
-    ----------
-    cache : Path
-        The workspace's cache folder.
-    max_bytes : int
-        What may stay.
-    keep : Path, optional
-        An entry that stays whatever its size.
-
-    Returns
-    -------
-    tuple of Path
-        What was removed. A process that has an entry mapped keeps its data.
-    """
-    return evict(cache / _FOLDER, _SUFFIX, max_bytes, keep=keep)
 
 
 def _digest(bars: Bars, made: FeatureSet, key: Mapping[str, object]) -> str:

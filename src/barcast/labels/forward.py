@@ -179,14 +179,17 @@ def _first_row_from(bars: Bars, steps: int) -> I64:
 
 
 def _ends_known_at(bars: Bars, spec: LabelSpec) -> I32:
-    """Return the session at which each symbol's end is known, -1 while it lives, shape (S,)."""
+    """Return the session at which the end of each row's symbol is known, -1 while it lives, shape (R,).
+
+    A bar after the end on record shows that the symbol trades again: from then on the record says nothing.
+    """
     last = len(bars.calendar) - 1
     wait = spec.max_wait * bars.calendar.bars_per_day
-    has_rows = np.diff(bars.offsets) > 0
-    final = bars.session[bars.offsets[1:] - 1]  # meaningless for a symbol without rows
-    silent = has_rows & (last - final > wait)
-    dated = has_rows & (bars.delisted >= 0) & (bars.delisted <= last)
-    return np.where(dated, bars.delisted, np.where(silent, last, -1)).astype(np.int32)
+    lengths = np.diff(bars.offsets)
+    final, recorded = bars.session[bars.offsets[1:] - 1], bars.delisted
+    final, recorded = np.repeat(final, lengths), np.repeat(recorded, lengths)
+    dated = (recorded >= bars.session) & (recorded <= last)
+    return np.where(dated, recorded, np.where(last - final > wait, last, -1)).astype(np.int32)
 
 
 def _fill(labels: Labels, column: int, bars: Bars, entry: I64, log_close: F64, ends: I32) -> None:
@@ -199,10 +202,9 @@ def _fill(labels: Labels, column: int, bars: Bars, entry: I64, log_close: F64, e
     found = _first_row_from(bars, steps)
     traded = np.where(found >= 0, bars.session[found], -1)
     lengths = np.diff(bars.offsets)
-    end_known = np.repeat(ends, lengths)
-    settled = np.maximum(due, end_known)
+    settled = np.maximum(due, ends)
     # later bars contradict an end on record; who stood at that end could not know, so neither may the label
-    gone = (end_known >= 0) & (due <= last) & ((found < 0) | (traded > settled))
+    gone = (ends >= 0) & (due <= last) & ((found < 0) | (traded > settled))
     delayed = (found >= 0) & (traded > due) & ~gone
     late = delayed & (traded - due <= wait)
     known = (entry >= 0) & (((found >= 0) & ~delayed) | late | gone)

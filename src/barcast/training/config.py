@@ -28,7 +28,7 @@ class TrainConfig:
     clip: float = 1.0
     """Largest gradient norm."""
     gradient_accumulation_steps: int = 1
-    """Parts a batch is computed in; the result does not depend on it but for rounding."""
+    """Parts a batch is computed in; the gradient differs by rounding and dropout's draws only."""
     look_back_window: int = 60
     """L, own bars a prediction reads."""
     stretch_length: int = 120

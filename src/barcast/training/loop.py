@@ -254,7 +254,7 @@ class _Loop:
             self.run.update(halvings=self.halvings)
         self.progress.note(
             f"step {self.state.step} did not fit into memory: batches of {self.config.batch_size} labels are "
-            f"computed in {parts} parts from here on, with the same result but for rounding"
+            f"computed in {parts} parts from here on: the same gradient but for rounding and dropout's draws"
         )
 
     def _recorded(self) -> dict[str, Any]:
