@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from barcast.cli.app_options import JsonOption, QuietOption, WorkspaceOption, numbers, words
+from barcast.cli.app_options import JsonOption, QuietOption, WorkspaceOption
+from barcast.cli.run_options import with_run_options
 
 if TYPE_CHECKING:
     from barcast.core.workspace import Workspace
@@ -15,56 +16,13 @@ if TYPE_CHECKING:
     from barcast.pipeline.workflow import TrainedAndCompared
 
 
+@with_run_options
 def train(
-    model: Annotated[
-        str | None, typer.Argument(help="lstm (default), gru, transformer, mlp, ridge, lightgbm; see --list.")
-    ] = None,
-    model_type: Annotated[str | None, typer.Option(help="The same as the argument.")] = None,
-    size: Annotated[
-        str | None, typer.Option(help="Preset of a network: small, balanced, large, xl (see --list).")
-    ] = None,
+    *,
+    model: str,
+    config: Path | None,
+    flags: dict[str, Any],
     workspace: WorkspaceOption = None,
-    config: Annotated[
-        Path | None, typer.Option("--config", help="TOML file with tables data, train and the model's.")
-    ] = None,
-    features: Annotated[str | None, typer.Option(help="Feature set (`barcast features list`).")] = None,
-    horizons: Annotated[
-        str | None, typer.Option("--horizon", help="Sessions from entry to exit; several: 1,5,20.")
-    ] = None,
-    delay: Annotated[int | None, typer.Option(help="Sessions from decision to entry.")] = None,
-    segments: Annotated[
-        str | None, typer.Option(help="Last days of fit,stop,weigh,route,test: 2022-12,2023-04,...")
-    ] = None,
-    symbols: Annotated[str | None, typer.Option(help="Only these symbols, separated by commas.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Only the first so many symbols.")] = None,
-    asof: Annotated[str | None, typer.Option(help="Last session that may be known: 2024-03-08.")] = None,
-    target: Annotated[str | None, typer.Option(help="auto, rank, return or volatility_scaled.")] = None,
-    look_back_window: Annotated[int | None, typer.Option(help="Own bars a prediction reads.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Most epochs.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Labels a step.")] = None,
-    lr: Annotated[
-        float | None, typer.Option("--lr", "--learning-rate", help="Highest learning rate.")
-    ] = None,
-    optimizer: Annotated[str | None, typer.Option(help="adamw, adam or sgd.")] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="AdamW weight decay.")] = None,
-    hidden_size: Annotated[int | None, typer.Option(help="Width of the network.")] = None,
-    num_layers: Annotated[int | None, typer.Option(help="Stacked layers.")] = None,
-    stock_embedding_dim: Annotated[
-        int | None, typer.Option(help="Width of the symbol embedding; 0: no identity.")
-    ] = None,
-    dropout: Annotated[float | None, typer.Option(help="Dropout.")] = None,
-    gradient_accumulation_steps: Annotated[
-        int | None, typer.Option(help="Parts a batch is computed in.")
-    ] = None,
-    amp: Annotated[str | None, typer.Option(help="auto, bf16 or off.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1.")] = None,
-    threads: Annotated[
-        int | None, typer.Option(help="Processor threads of a step; 0: measure once, keep it with the run.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
-    hold_out_fold: Annotated[
-        int | None, typer.Option(help="0..19: keep this twentieth of the symbols out of training.")
-    ] = None,
     final: Annotated[
         bool, typer.Option("--final", help="Then refit on everything known, as the evaluation chose.")
     ] = False,
@@ -93,35 +51,16 @@ def train(
     if list_models:
         print_models(json_output)
         return
-    flags: dict[str, Any] = {
-        "size": size, "optimizer": optimizer,
-        "features": features, "horizons": numbers(horizons, "--horizon"), "delay": delay,
-        "segments": words(segments), "symbols": words(symbols), "limit": limit, "asof": asof,
-        "target": target, "look_back_window": look_back_window, "epochs": epochs,
-        "batch_size": batch_size, "lr": lr, "weight_decay": weight_decay, "hidden_size": hidden_size,
-        "num_layers": num_layers, "stock_embedding_dim": stock_embedding_dim, "dropout": dropout,
-        "gradient_accumulation_steps": gradient_accumulation_steps, "amp": amp, "device": device,
-        "threads": threads, "seed": seed, "hold_out_fold": hold_out_fold,
-    }  # fmt: skip
     place = Workspace.find(workspace)
-    named = _one_model(model, model_type)
     if refit:
-        parent, resolved = refit_config(place, refit, flags, config, named)
+        parent, resolved = refit_config(place, refit, flags, config, model)
     else:
-        parent, resolved = None, resolve(place, named or "lstm", flags, config)
+        parent, resolved = None, resolve(place, model or "lstm", flags, config)
     if dry_run:
         _describe(place, resolved, json_output, quiet)
         return
     how = {"parent": parent, "final": final, "fresh": fresh, "open_test": open_test, "report": report}
     _train(place, resolved, how, json_output, quiet)
-
-
-def _one_model(model: str | None, model_type: str | None) -> str:
-    from barcast.core.errors import UsageError
-
-    if model and model_type and model != model_type:
-        raise UsageError(f"two models were named: `{model}` and --model-type {model_type}", "name one")
-    return model or model_type or ""
 
 
 def _describe(place: Workspace, config: RunConfig, json_output: bool, quiet: bool) -> None:

@@ -1,0 +1,117 @@
+"""Options that shape a run, written once for every command that takes them.
+
+``@with_run_options`` gives a command all of them beside its own options and hands it what was typed as one
+dict ``flags``: names as in the settings, None where an option was not given.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from barcast.cli.app_options import numbers, words
+
+
+def _declared(
+    model: Annotated[
+        str | None, typer.Argument(help="lstm (default), gru, transformer, mlp, ridge, lightgbm; see --list.")
+    ] = None,
+    model_type: Annotated[str | None, typer.Option(help="The same as the argument.")] = None,
+    size: Annotated[
+        str | None, typer.Option(help="Preset of a network: small, balanced, large, xl (see --list).")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="TOML file with tables data, train and the model's.")
+    ] = None,
+    features: Annotated[str | None, typer.Option(help="Feature set (`barcast features list`).")] = None,
+    horizons: Annotated[
+        str | None, typer.Option("--horizon", help="Sessions from entry to exit; several: 1,5,20.")
+    ] = None,
+    delay: Annotated[int | None, typer.Option(help="Sessions from decision to entry.")] = None,
+    segments: Annotated[
+        str | None, typer.Option(help="Last days of fit,stop,weigh,route,test: 2022-12,2023-04,...")
+    ] = None,
+    symbols: Annotated[str | None, typer.Option(help="Only these symbols, separated by commas.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only the first so many symbols.")] = None,
+    asof: Annotated[str | None, typer.Option(help="Last session that may be known: 2024-03-08.")] = None,
+    target: Annotated[str | None, typer.Option(help="auto, rank, return or volatility_scaled.")] = None,
+    look_back_window: Annotated[int | None, typer.Option(help="Own bars a prediction reads.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Most epochs.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Labels a step.")] = None,
+    lr: Annotated[
+        float | None, typer.Option("--lr", "--learning-rate", help="Highest learning rate.")
+    ] = None,
+    optimizer: Annotated[str | None, typer.Option(help="adamw, adam or sgd.")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="AdamW weight decay.")] = None,
+    hidden_size: Annotated[int | None, typer.Option(help="Width of the network.")] = None,
+    num_layers: Annotated[int | None, typer.Option(help="Stacked layers.")] = None,
+    stock_embedding_dim: Annotated[
+        int | None, typer.Option(help="Width of the symbol embedding; 0: no identity.")
+    ] = None,
+    dropout: Annotated[float | None, typer.Option(help="Dropout.")] = None,
+    gradient_accumulation_steps: Annotated[
+        int | None, typer.Option(help="Parts a batch is computed in.")
+    ] = None,
+    amp: Annotated[str | None, typer.Option(help="auto, bf16 or off.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Processor threads of a step; 0: measure once, keep it with the run.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    hold_out_fold: Annotated[
+        int | None, typer.Option(help="0..19: keep this twentieth of the symbols out of training.")
+    ] = None,
+) -> None:
+    """Declare the options; never called."""
+
+
+#: How what was typed becomes values, where it is not the value itself.
+_READERS: dict[str, Callable[[str | None], Any]] = {
+    "horizons": lambda typed: numbers(typed, "--horizon"),
+    "segments": words,
+    "symbols": words,
+}
+
+
+def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of a run; it receives ``model``, ``config`` and ``flags``.
+
+    Its own keyword-only options stand in the help beside them.
+    """
+    shared = list(inspect.signature(_declared, eval_str=True).parameters.values())
+    own = [
+        parameter
+        for parameter in inspect.signature(command, eval_str=True).parameters.values()
+        if parameter.name not in ("model", "config", "flags")
+    ]
+    names = [parameter.name for parameter in shared]
+
+    def wrapper(**typed: Any) -> None:
+        given = {name: typed.pop(name) for name in names}
+        model = _one_model(given.pop("model"), given.pop("model_type"))
+        config = given.pop("config")
+        flags = {name: _read(name, value) for name, value in given.items()}
+        command(model=model, config=config, flags=flags, **typed)
+
+    parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in (*shared, *own)]
+    wrapper.__name__, wrapper.__doc__ = command.__name__, command.__doc__
+    wrapper.__module__ = command.__module__
+    wrapper.__annotations__ = {each.name: each.annotation for each in parameters}
+    wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return wrapper
+
+
+def _read(name: str, typed: Any) -> Any:
+    return _READERS[name](typed) if name in _READERS else typed
+
+
+def _one_model(model: str | None, model_type: str | None) -> str:
+    from barcast.core.errors import UsageError
+
+    if model and model_type and model != model_type:
+        raise UsageError(f"two models were named: `{model}` and --model-type {model_type}", "name one")
+    return model or model_type or ""
