@@ -105,6 +105,11 @@ class RunFolder:
         self.write("run.json", {**self.info, **values})
 
     @property
+    def recorded(self) -> dict[str, Any]:
+        """The content of run.json, empty for a bare folder."""
+        return self.info if (self.path / "run.json").is_file() else {}
+
+    @property
     def is_done(self) -> bool:
         """Whether training and predictions are complete."""
         return (self.path / "run.json").is_file() and self.info.get("status") == "done"

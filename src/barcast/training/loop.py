@@ -10,16 +10,16 @@ Letters: B batch, K predictions of a stretch, H horizons, R rows.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from barcast.core.arrays import F32, I64
-from barcast.core.errors import DataError, RunError
+from barcast.core.errors import DataError
 from barcast.core.memory import tree_pss_bytes
 from barcast.core.progress import Progress, clock, count
 from barcast.core.runs import RunFolder
@@ -33,20 +33,15 @@ from barcast.training.checkpoint import (
     unpack,
 )
 from barcast.training.config import TrainConfig
-from barcast.training.memory import is_out_of_memory, memory_explained
-from barcast.training.networks import TrainingData, make_optimizer
-from barcast.training.precision import autocast
+from barcast.training.memory import memory_explained
+from barcast.training.networks import TrainingData
 from barcast.training.predict import predict_stop
+from barcast.training.step import Loss, Stepper
 from barcast.training.threads import choose_threads
-from barcast.windows.gather import Batch, gather_stretches, gather_windows
 from barcast.windows.index import Stretches, cut_stretches, random_phases, shuffled
-
-T = TypeVar("T")
 
 #: Judges outputs on `stop`: rows (n,) and outputs (n, H) in, a score out (higher is better).
 StopScore = Callable[[I64, F32], float]
-#: Loss of a batch: prediction, target, labels of the global batch.
-Loss = Callable[[Tensor, Tensor, int], Tensor]
 
 
 @dataclass
@@ -146,14 +141,11 @@ class _Loop:
         self.progress = progress
         self.fixed_steps = steps
         self.state = LoopState()
-        self.optimizer = make_optimizer(network, config)
+        self.stepper = Stepper(network, data, config, loss, run, progress)
         self.best = copy_state(network)
         self.last_saved = time.monotonic()
         self.mark = time.perf_counter()
         self.num_batches = 1
-        labels = torch.isfinite(data.resident.target).sum(dim=1).cpu().numpy()
-        self.labels_before = np.concatenate([[0], np.cumsum(labels)])
-        self.halvings: list[dict[str, int]] = self._recorded().get("halvings", [])
         if not data.fit.any():
             raise DataError("no label to learn from in `fit`", "use more history or a shorter horizon")
 
@@ -165,8 +157,8 @@ class _Loop:
         self.num_batches = len(batches)
         marks = _evaluation_marks(len(batches), self.config.evaluations_per_epoch)
         for position in range(self.state.step_in_epoch, len(batches)):
-            progress_share = (self.state.epoch + (position + 1) / len(batches)) / self.config.epochs
-            self._step(batches[position], progress_share)
+            share = (self.state.epoch + (position + 1) / len(batches)) / self.config.epochs
+            self._learn(batches[position], share)
             self.state.step_in_epoch = position + 1
             self._tick()
             self._show(position + 1, len(batches))
@@ -197,76 +189,19 @@ class _Loop:
         size = max(self.config.batch_size // length, 1)
         return [stretches.take(order[i : i + size]) for i in range(0, len(order), size)]
 
-    # --- one step --------------------------------------------------------------------------------------
-
-    def _step(self, which: I64 | Stretches, progress_share: float) -> None:
-        self._set_rate(progress_share)
-        num_labels, total = self._num_labels(which), 0.0
-        if num_labels:
-            total = self._gradients(which, num_labels)
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
-            self.optimizer.step()
+    def _learn(self, which: I64 | Stretches, share: float) -> None:
+        num_labels, loss = self.stepper.step(which, self.state.step, share)
         self.state.step += 1
         self.state.labels_seen += num_labels
-        self.state.loss_sum += total * num_labels
+        self.state.loss_sum += loss * num_labels
         self.state.loss_labels += num_labels
-
-    def _num_labels(self, which: I64 | Stretches) -> int:
-        """Count the known labels of a batch before any of it is gathered."""
-        if isinstance(which, Stretches):
-            low = np.maximum(which.first, which.life_start)
-            high = np.minimum(which.first + self.config.stretch_length, which.life_stop)
-        else:
-            low, high = which, which + 1
-        return int((self.labels_before[high] - self.labels_before[low]).sum())
-
-    def _gradients(self, which: I64 | Stretches, num_labels: int) -> float:
-        """Sum the gradients of a batch's parts and return the loss."""
-
-        def attempt() -> float:
-            torch.manual_seed(_mix(self.config.seed, self.state.step))
-            self.network.train()
-            self.optimizer.zero_grad(set_to_none=True)
-            parts = _split(which, self._num_parts())
-            return sum(self._backward(self._gather(part), num_labels) for part in parts)
-
-        return self._until_it_fits(attempt, len(which))
-
-    def _until_it_fits(self, attempt: Callable[[], T], most_parts: int) -> T:
-        """Return what ``attempt`` gives; where memory runs out it starts again in twice as many parts."""
-        while True:
-            try:
-                return attempt()
-            except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error) or self._num_parts() >= most_parts:
-                    raise
-            self._halve()  # outside of the handler, which keeps the failed attempt's tensors alive
-
-    def _num_parts(self) -> int:
-        """Return in how many parts this step is computed; a run that resumes repeats its halvings."""
-        past = [each["parts"] for each in self.halvings if each["step"] <= self.state.step]
-        return max([self.config.gradient_accumulation_steps, *past])
-
-    def _halve(self) -> None:
-        parts = 2 * self._num_parts()
-        self.halvings = [*self.halvings, {"step": self.state.step, "parts": parts}]
-        if self._recorded():
-            self.run.update(halvings=self.halvings)
-        self.progress.note(
-            f"step {self.state.step} did not fit into memory: batches of {self.config.batch_size} labels are "
-            f"computed in {parts} parts from here on: the same gradient but for rounding and dropout's draws"
-        )
-
-    def _recorded(self) -> dict[str, Any]:
-        """Return what the run's folder says about it, empty for a bare folder."""
-        return self.run.info if (self.run.path / "run.json").is_file() else {}
 
     def settle_threads(self) -> None:
         """Take the number that was asked for, or the run's own (rounding depends on it), or measure.
 
         The run knows it before the first step, so that every later attempt takes the same.
         """
-        recorded = self._recorded()
+        recorded = self.run.recorded
         known = self.config.threads or self.state.threads or recorded.get("threads", 0)
         if known:
             self.state.threads = known
@@ -279,46 +214,13 @@ class _Loop:
 
     def _measure_threads(self) -> int:
         first = self._epoch_batches()[0]
-
-        def step() -> None:
-            self._backward(self._gather(next(_split(first, self._num_parts()))), 1)
-            self.optimizer.zero_grad(set_to_none=True)
-
-        return self._until_it_fits(lambda: choose_threads(step), len(first))
+        return self.stepper.until_it_fits(lambda: choose_threads(lambda: self.stepper.try_out(first)), first)
 
     def _tick(self) -> None:
         """Count the wall time since the last mark: cutting, gathering, stepping, logging and saving."""
         now = time.perf_counter()
         self.state.seconds += now - self.mark
         self.mark = now
-
-    def _backward(self, batch: Batch, num_labels: int) -> float:
-        assert batch.target is not None
-        with autocast(self.config):
-            prediction = self.network(batch.inputs, batch.symbol, batch.num_predictions)
-        value = self.loss(prediction, batch.target, num_labels)
-        if not torch.isfinite(value):
-            raise RunError(
-                f"the loss became {float(value.detach())} at step {self.state.step}",
-                "lower --lr, or look for extreme inputs with `barcast data check`",
-            )
-        value.backward()  # type: ignore[no-untyped-call]
-        return float(value.detach())
-
-    def _gather(self, which: I64 | Stretches) -> Batch:
-        config, resident = self.config, self.data.resident
-        if isinstance(which, Stretches):
-            return gather_stretches(resident, which, config.look_back_window, config.stretch_length)
-        rows = torch.from_numpy(which).to(resident.inputs.device)
-        return gather_windows(resident, rows, config.look_back_window)
-
-    def _set_rate(self, share: float) -> None:
-        warmup, share = self.config.warmup, min(share, 1.0)  # a refit may take a few steps more
-        factor = (
-            share / warmup if share < warmup else 0.5 * (1 + np.cos(np.pi * (share - warmup) / (1 - warmup)))
-        )
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.lr * max(float(factor), 1e-3)
 
     # --- judging ---------------------------------------------------------------------------------------
 
@@ -348,7 +250,7 @@ class _Loop:
                 "epoch": round(state.epoch + state.step_in_epoch / self.num_batches, 3),
                 "train_loss": state.loss_sum / max(state.loss_labels, 1),
                 "stop_score": score if np.isfinite(score) else None,
-                "lr": self.optimizer.param_groups[0]["lr"],
+                "lr": self.stepper.rate,
                 "labels_per_second": state.labels_seen / max(state.seconds, 1e-9),
                 "seconds": round(state.seconds, 3),
                 "memory_bytes": tree_pss_bytes(),
@@ -382,7 +284,7 @@ class _Loop:
         tensors = {
             **pack("now", self.network.state_dict()),
             **pack("best", self.best),
-            **pack("optimizer", optimizer_tensors(self.optimizer)),
+            **pack("optimizer", optimizer_tensors(self.stepper.optimizer)),
         }
         save_tensors(self.run.checkpoint, tensors, {"state": _finite(asdict(self.state))})
         self.last_saved = time.monotonic()
@@ -395,7 +297,7 @@ class _Loop:
         tensors, header = load_tensors(self.run.checkpoint)
         self.network.load_state_dict(unpack("now", tensors))
         self.best = unpack("best", tensors)
-        restore_optimizer(self.optimizer, unpack("optimizer", tensors))
+        restore_optimizer(self.stepper.optimizer, unpack("optimizer", tensors))
         found = header["state"]
         if found["best_score"] is None:
             found["best_score"] = -float("inf")
@@ -422,22 +324,9 @@ class _Loop:
         )
 
 
-def _split(which: I64 | Stretches, parts: int) -> Iterator[I64 | Stretches]:
-    for chunk in np.array_split(np.arange(len(which)), min(parts, len(which))):
-        yield which.take(chunk) if isinstance(which, Stretches) else which[chunk]
-
-
 def _evaluation_marks(num_batches: int, evaluations: int) -> set[int]:
     wanted = min(evaluations, num_batches)
     return {round(num_batches * (i + 1) / wanted) for i in range(wanted)}
-
-
-def _mix(seed: int, step: int) -> int:
-    """Return one 63-bit seed a step (splitmix64), so that neighbouring steps share nothing."""
-    value = (seed * 0x9E3779B97F4A7C15 + step + 1) & 0xFFFFFFFFFFFFFFFF
-    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
-    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
-    return (value ^ (value >> 31)) >> 1
 
 
 def _finite(values: dict[str, Any]) -> dict[str, Any]:
