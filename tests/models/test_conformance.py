@@ -278,7 +278,8 @@ def test_transformer_width_must_suit_its_heads():
 
 def test_lstm_starts_with_open_forget_gates():
     network = model_entry("lstm").build(LSTMConfig(hidden_size=3), SIZES)
-    both = network.recurrent.bias_ih_l0 + network.recurrent.bias_hh_l0
+    layer = network.recurrent[0]
+    both = layer.bias_ih_l0 + layer.bias_hh_l0
     assert both.tolist() == [0, 0, 0, 1, 1, 1, 0, 0, 0, 0, 0, 0]
 
 

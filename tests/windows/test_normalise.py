@@ -1,5 +1,7 @@
 """Normalisation against plain numpy, and what it must not see."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -106,3 +108,23 @@ def test_rounding_noise_is_no_spread():
     scaler = FittedScaler.fit(values, np.ones(50, bool))
     assert scaler.std.tolist() == [1]
     assert np.abs(scaler.transform(values)[:, 0]).max() < 1e-5
+
+
+def test_a_mapped_panel_is_let_go_of_and_read_again(tmp_path, monkeypatch):
+    monkeypatch.setattr("barcast.windows.normalise.BLOCK_ROWS", 3000)
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(20_000, 24)).astype(np.float32)
+    (tmp_path / "panel").write_bytes(b"x" * 64 + values.tobytes())
+    mapped = np.memmap(tmp_path / "panel", np.float32, "r", offset=64, shape=values.shape).view(np.ndarray)
+    session, everyone = np.arange(20_000, dtype=np.int32) % 50, np.ones(20_000, bool)
+
+    def resident():
+        lines = Path("/proc/self/smaps").read_text().splitlines()
+        place = next(i for i, line in enumerate(lines) if str(tmp_path) in line)
+        return next(int(line.split()[1]) * 1024 for line in lines[place:] if line.startswith("Rss:"))
+
+    assert mapped.sum() and resident() > 0.9 * values.nbytes
+    found = session_normalise(mapped, session, 50, everyone)
+    assert resident() < 0.05 * values.nbytes
+    assert np.array_equal(found, session_normalise(values, session, 50, everyone))
+    assert np.array_equal(mapped, values)

@@ -119,6 +119,16 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     return value
 
 
+def to_toml(value: Any) -> str:
+    """Write a plain value (text, number, truth, list or table of them) as TOML."""
+    if isinstance(value, Mapping):
+        inside = ", ".join(f"{key} = {to_toml(item)}" for key, item in value.items())
+        return f"{{ {inside} }}" if inside else "{}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(to_toml, value)) + "]"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str | bool) else repr(value)
+
+
 def digest(value: Any) -> str:
     """Return a 16-character hash of any config or plain value; equal values hash equal everywhere."""
     text = json.dumps(to_plain(value), sort_keys=True, ensure_ascii=False, separators=(",", ":"))

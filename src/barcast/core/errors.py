@@ -13,9 +13,11 @@
     |   `-- StoreBusyError        4   another process is writing
     |-- RunError                  5   a run that is missing, unfinished or too old
     |-- ResourceError             6   disk, permission or memory
-    `-- LeakError                 7   the audit found a value that saw its future
+    |-- LeakError                 7   the audit found a value that saw its future
+    `-- OverlapError             75   another process is at the same work; try again later
 
-Ctrl-C exits with 130. Anything else is a bug of ours: exit 70, with the traceback under ``--debug``.
+Ctrl-C exits with 130, SIGTERM with 143. Anything else is a bug of ours: exit 70, with the traceback under
+``--debug``.
 """
 
 from __future__ import annotations
@@ -102,6 +104,12 @@ class LeakError(BarcastError):
     """The audit found a value that saw its future."""
 
     exit_code = 7
+
+
+class OverlapError(BarcastError):
+    """Another process is at the same work; this one did nothing and may be tried again later."""
+
+    exit_code = 75
 
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}

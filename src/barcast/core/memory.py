@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import sys
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 #: Set to 1 to leave the allocator as the system has it.
 MALLOC_SWITCH = "BARCAST_KEEP_MALLOC"
@@ -13,11 +17,14 @@ MALLOC_SWITCH = "BARCAST_KEEP_MALLOC"
 def pss_bytes(pid: int | str = "self") -> int:
     """Return the proportional set size of one process: mapped pages are shared out among their users.
 
-    Falls back to the peak resident size where the system has no such figure (outside Linux).
+    Of this process it falls back to the peak resident size where the system has no such figure (outside
+    Linux); another process that is gone has none.
     """
     try:
         text = Path(f"/proc/{pid}/smaps_rollup").read_text()
     except OSError:
+        if str(pid) not in ("self", str(os.getpid())):
+            return 0
         import resource
 
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -28,9 +35,9 @@ def pss_bytes(pid: int | str = "self") -> int:
     return 0
 
 
-def tree_pss_bytes() -> int:
-    """Return the PSS of this process and all its descendants."""
-    total, pending = 0, [os.getpid()]
+def tree_pss_bytes(root: int | None = None) -> int:
+    """Return the PSS of a process, by default this one, and all its descendants."""
+    total, pending = 0, [root or os.getpid()]
     while pending:
         pid = pending.pop()
         total += pss_bytes(pid)
@@ -40,6 +47,27 @@ def tree_pss_bytes() -> int:
             children = []
         pending.extend(int(child) for child in children)
     return total
+
+
+def release_mapped(array: np.ndarray[Any, Any]) -> None:
+    """Let go of the memory behind a contiguous array that is mapped from a file, which can be read again.
+
+    Does nothing to an array that rests in memory alone, or where the system cannot.
+    """
+    owner: Any = array
+    while isinstance(owner, np.ndarray) and owner.base is not None:
+        owner = owner.base
+    if not isinstance(owner, mmap.mmap) or not hasattr(owner, "madvise") or not array.nbytes:
+        return
+    first = (
+        array.__array_interface__["data"][0] - np.frombuffer(owner, np.uint8).__array_interface__["data"][0]
+    )
+    start, stop = (
+        -(-first // mmap.PAGESIZE) * mmap.PAGESIZE,
+        (first + array.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE,
+    )
+    if stop > start:
+        owner.madvise(mmap.MADV_DONTNEED, start, stop - start)
 
 
 def keep_freed_memory() -> bool:

@@ -15,6 +15,8 @@ from barcast.core.errors import DataError
 SEGMENTS = ("fit", "stop", "weigh", "route", "test")
 #: Segment of a forecast whose outcome lies beyond the data.
 LIVE = "live"
+#: Levels of the column ``quantiles``, in its order.
+QUANTILE_LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "run": pl.String,
@@ -31,7 +33,7 @@ SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "y_hat": pl.Float64,            # expected forward log return, a fraction
     "sigma": pl.Float64,            # its standard deviation, a fraction
     "p_up": pl.Float64,             # probability that y > 0; null where the model has none
-    "quantiles": pl.List(pl.Float64),
+    "quantiles": pl.List(pl.Float64),  # of y at QUANTILE_LEVELS; null where they were not asked for
     "known_at": pl.Datetime("us"),  # when y becomes known; null beyond the data
     "y": pl.Float64,                # realised log return; null until known, and while test is sealed
     "tradable": pl.Boolean,         # whether the entry could be traded
@@ -66,6 +68,9 @@ def write_predictions(path: Path, frame: pl.DataFrame) -> None:
         conform(frame).write_parquet(temporary, compression="zstd", compression_level=3)
 
 
-def read_predictions(path: Path) -> pl.DataFrame:
-    """Read the table."""
-    return pl.read_parquet(path)
+def read_predictions(path: Path, **chosen: object) -> pl.DataFrame:
+    """Read the table, or only the rows with the chosen values: ``segment="route", horizon=5``."""
+    if not chosen:
+        return pl.read_parquet(path)
+    wanted = [pl.col(name) == value for name, value in chosen.items()]
+    return pl.scan_parquet(path).filter(*wanted).collect(engine="in-memory")

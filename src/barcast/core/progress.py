@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TextIO
 
@@ -38,12 +40,22 @@ class Progress:
     stream: TextIO = field(default_factory=lambda: sys.stderr)
     _last: float = 0.0
     _width: int = 0
+    _subject: str = ""
+
+    @contextmanager
+    def about(self, subject: str) -> Iterator[None]:
+        """Begin every line of the block with what it is about."""
+        before, self._subject = self._subject, subject
+        try:
+            yield
+        finally:
+            self._subject = before
 
     def note(self, text: str) -> None:
         """Write one line that stays."""
         if self.enabled:
             self._erase()
-            self.stream.write(text + "\n")
+            self.stream.write(f"{self._subject}{text}\n")
             self.stream.flush()
 
     def due(self) -> bool:
@@ -54,7 +66,7 @@ class Progress:
         """Show a line that the next one replaces; five a second on a terminal, one in 10 s elsewhere."""
         if not self.enabled or (not final and not self.due()):
             return
-        terminal = self.stream.isatty()
+        terminal, text = self.stream.isatty(), self._subject + text
         self._last = time.monotonic()
         if terminal:
             self._erase()

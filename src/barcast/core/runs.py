@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 from barcast.core.atomic import read_json, write_json, write_text
+from barcast.core.champion import ALIAS, champion_name
 from barcast.core.config import digest, to_plain
 from barcast.core.errors import RunError, explained
 from barcast.core.workspace import Workspace
@@ -138,13 +139,15 @@ class RunFolder:
 
 
 def open_run(workspace: Workspace, name: str) -> RunFolder:
-    """Find a run by its name, a unique beginning of it, or a path.
+    """Find a run by its name, a unique beginning of it, or a path; ``champion`` is the run that was promoted.
 
     Raises
     ------
     RunError
         With the nearest names.
     """
+    if name == ALIAS:
+        return _champion(workspace)
     given = Path(name)
     if (given / "run.json").is_file():
         return RunFolder(given.resolve())
@@ -161,6 +164,16 @@ def open_run(workspace: Workspace, name: str) -> RunFolder:
     near = difflib.get_close_matches(name, [run.name for run in runs], n=3, cutoff=0.3)
     nearest = ", ".join(near or [run.name for run in runs[-3:]])
     raise RunError(f"no run called `{name}`; the nearest: {nearest}", "barcast runs   (lists all of them)")
+
+
+def _champion(workspace: Workspace) -> RunFolder:
+    run = RunFolder(workspace.runs / champion_name(workspace))
+    if not run.path.is_dir():
+        raise RunError(
+            f"the champion `{run.name}` is no longer in {workspace.runs}",
+            "barcast rollback, or barcast promote RUN",
+        )
+    return run
 
 
 def list_runs(workspace: Workspace) -> list[RunFolder]:
@@ -222,6 +235,9 @@ def command_line() -> str:
     program = Path(sys.argv[0]).name if sys.argv and sys.argv[0] else ""
     if program not in ("barcast", "__main__.py"):
         return "Python: see config.json"
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        started = ["torchrun", "--nproc-per-node", os.environ.get("LOCAL_WORLD_SIZE", "1"), "-m", "barcast"]
+        return _typed([*started, *sys.argv[1:]])
     return _typed(["barcast", *sys.argv[1:]])
 
 

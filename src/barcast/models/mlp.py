@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from barcast.models.draws import Dropout
 from barcast.models.identity import SymbolIdentity
 from barcast.models.network import Sizes, check_options, masked_mse
 from barcast.models.registry import register
@@ -24,6 +25,8 @@ class MLPConfig:
     dropout: float = 0.1
     id_dropout: float = 0.1
     """Probability that a training sample is shown as "unknown"."""
+    static: tuple[str, ...] = ()
+    """Fixed attributes (industry, board, exchange) with embeddings of their own beside the symbol's."""
 
     def __post_init__(self) -> None:
         check_options(self, hidden_size=1, num_layers=1, stock_embedding_dim=0)
@@ -47,12 +50,12 @@ class UniversalMLP(nn.Module):
 
     def __init__(self, config: MLPConfig, sizes: Sizes) -> None:
         super().__init__()
-        width = sizes.num_inputs + config.stock_embedding_dim
-        self.identity = SymbolIdentity(sizes.num_symbols, config.stock_embedding_dim, config.id_dropout)
+        self.identity = SymbolIdentity(config, sizes)
+        width = sizes.num_inputs + self.identity.width
         layers: list[nn.Module] = []
         for _ in range(config.num_layers):
             layers += [nn.Linear(width, config.hidden_size), nn.LayerNorm(config.hidden_size), nn.GELU()]
-            layers.append(nn.Dropout(config.dropout))
+            layers.append(Dropout(config.dropout))
             width = config.hidden_size
         self.layers = nn.Sequential(*layers, nn.Linear(width, sizes.num_horizons))
 

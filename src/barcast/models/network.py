@@ -18,10 +18,12 @@ class Sizes:
     num_inputs: int
     num_symbols: int
     num_horizons: int
+    attributes: tuple[int, ...] = ()
+    """Known values of each attribute that has an embedding."""
 
 
 def check_options(options: Any, **lows: int) -> None:
-    """Refuse a size below its lowest value and a share (every ``...dropout``) outside [0, 1).
+    """Refuse sizes below their lowest value, shares (``...dropout``) outside [0, 1), and repeats in a list.
 
     Raises
     ------
@@ -34,6 +36,8 @@ def check_options(options: Any, **lows: int) -> None:
     for name, value in vars(options).items():
         if name.endswith("dropout") and not 0 <= value < 1:
             raise UsageError(f"`{name}` must be in [0, 1), got {value}")
+        if isinstance(value, tuple) and len(set(value)) < len(value):
+            raise UsageError(f"`{name}` names one twice: {', '.join(value)}", "name each once")
 
 
 def masked_mse(prediction: Tensor, target: Tensor, num_labels: int) -> Tensor:

@@ -14,6 +14,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from barcast.models.draws import Dropout
 from barcast.models.identity import SymbolIdentity
 from barcast.models.network import Sizes, check_options
 
@@ -32,6 +33,8 @@ class RecurrentConfig:
     """Between layers and before the head."""
     id_dropout: float = 0.1
     """Probability that a training sample is shown as "unknown"."""
+    static: tuple[str, ...] = ()
+    """Fixed attributes (industry, board, exchange) with embeddings of their own beside the symbol's."""
 
     def __post_init__(self) -> None:
         check_options(self, hidden_size=1, num_layers=1, stock_embedding_dim=0)
@@ -44,17 +47,12 @@ class UniversalRecurrent(nn.Module):
 
     def __init__(self, config: RecurrentConfig, sizes: Sizes) -> None:
         super().__init__()
-        width, hidden = config.stock_embedding_dim, config.hidden_size
-        self.identity = SymbolIdentity(sizes.num_symbols, width, config.id_dropout)
-        self.recurrent = self.cell(
-            sizes.num_inputs + width,
-            hidden,
-            config.num_layers,
-            batch_first=True,
-            dropout=config.dropout if config.num_layers > 1 else 0.0,
-        )
+        hidden = config.hidden_size
+        self.identity = SymbolIdentity(config, sizes)
+        widths = [sizes.num_inputs + self.identity.width, *[hidden] * (config.num_layers - 1)]
+        self.recurrent = nn.ModuleList(self.cell(width, hidden, batch_first=True) for width in widths)
         self.norm = nn.LayerNorm(hidden)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.head = nn.Linear(hidden, sizes.num_horizons)
         for name, parameter in self.recurrent.named_parameters():
             if "bias" in name:
@@ -62,6 +60,8 @@ class UniversalRecurrent(nn.Module):
 
     def forward(self, inputs: Tensor, symbol: Tensor, num_predictions: int = 1) -> Tensor:
         """Map inputs (B, T, F) and symbol (B,) to (B, num_predictions, H)."""
-        states: Tensor = self.recurrent(self.identity(inputs, symbol))[0][:, -num_predictions:]
-        out: Tensor = self.head(self.dropout(self.norm(states)))
+        states = self.identity(inputs, symbol)
+        for depth, layer in enumerate(self.recurrent):
+            states = layer(self.dropout(states) if depth else states)[0]
+        out: Tensor = self.head(self.dropout(self.norm(states[:, -num_predictions:])))
         return out

@@ -17,6 +17,7 @@ from torch.nn.functional import gelu
 
 from barcast.core.errors import UsageError
 from barcast.models.attention import band_bias, banded_attention, rotate, rotation
+from barcast.models.draws import Dropout
 from barcast.models.identity import SymbolIdentity
 from barcast.models.network import Sizes, check_options, masked_mse
 from barcast.models.registry import register
@@ -39,6 +40,8 @@ class TransformerConfig:
     """After attention, in the inner layer and before the head."""
     id_dropout: float = 0.1
     """Probability that a training sample is shown as "unknown"."""
+    static: tuple[str, ...] = ()
+    """Fixed attributes (industry, board, exchange) with embeddings of their own beside the symbol's."""
 
     def __post_init__(self) -> None:
         check_options(self, hidden_size=1, num_layers=1, num_heads=1, feedforward=1, stock_embedding_dim=0)
@@ -68,11 +71,11 @@ class UniversalTransformer(nn.Module):
 
     def __init__(self, config: TransformerConfig, sizes: Sizes) -> None:
         super().__init__()
-        self.identity = SymbolIdentity(sizes.num_symbols, config.stock_embedding_dim, config.id_dropout)
-        self.project = nn.Linear(sizes.num_inputs + config.stock_embedding_dim, config.hidden_size)
+        self.identity = SymbolIdentity(config, sizes)
+        self.project = nn.Linear(sizes.num_inputs + self.identity.width, config.hidden_size)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.norm = nn.LayerNorm(config.hidden_size)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.head = nn.Linear(config.hidden_size, sizes.num_horizons)
 
     def forward(self, inputs: Tensor, symbol: Tensor, num_predictions: int = 1) -> Tensor:
@@ -103,7 +106,7 @@ class Block(nn.Module):
         self.out = nn.Linear(width, width)
         self.widen = nn.Linear(width, config.feedforward * width)
         self.narrow = nn.Linear(config.feedforward * width, width)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, states: Tensor, bias: Tensor, turn: Tensor, num_queries: int) -> Tensor:
         """Map states (B, T, D) to the last ``num_queries`` of them; bias comes from `band_bias`."""

@@ -9,6 +9,13 @@ from barcast.core.errors import UsageError
 
 _DEFAULTS = "mend the flag, or the table [train] of the settings file; left out, the default is taken"
 
+#: Options that change training inputs at random; 0 leaves them alone.
+AUGMENTATIONS = ("jitter", "time_warp", "feature_dropout")
+#: Options that change nothing at their defaults: runs of before there were any keep their names.
+LATER_OPTIONS = (*AUGMENTATIONS, "num_seeds")
+#: A lag that grows by more than one bar a bar would turn time round; lags are drawn anew every so many bars.
+LONGEST_LAG = 10
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
@@ -36,25 +43,41 @@ class TrainConfig:
     evaluations_per_epoch: int = 4
     patience: int = 6
     """Evaluations without a better `stop` score before training ends."""
-    amp: Literal["auto", "bf16", "off"] = "auto"
-    """bf16 where the processor has it; evaluation is always float32."""
+    jitter: float = 0.0
+    """Standard deviation of the noise that training adds to normalised inputs; 0 adds none."""
+    time_warp: int = 0
+    """Most bars that a training input may lag behind its own, smoothly and at random; 0: none."""
+    feature_dropout: float = 0.0
+    """How often a training sample misses a feature altogether."""
+    amp: Literal["auto", "bf16", "fp16", "off"] = "auto"
+    """bf16 where the device has it, else fp16 with scaled losses on a GPU; evaluation is always float32."""
     seed: int = 0
+    num_seeds: int = 1
+    """Networks of one run, with the seeds from ``seed`` on; their outputs are averaged."""
+    warm_start: str = ""
+    """Finished run whose weights training starts from; ``champion`` is the champion's; empty: fresh ones."""
     device: str = "cpu"
     threads: int = 0
     """Processor threads of a step; 0 measures once which number is fastest, and the run keeps it."""
+    panel_memory_gib: float = 0.0
+    """Most memory that the panel takes on the device, in GiB; beyond it comes in shards. 0: what fits."""
     checkpoint_seconds: float = 30.0
 
     def __post_init__(self) -> None:
         whole = (
             "epochs", "batch_size", "gradient_accumulation_steps", "look_back_window", "stretch_length",
-            "evaluations_per_epoch", "patience",
+            "evaluations_per_epoch", "patience", "num_seeds",
         )  # fmt: skip
         for name in whole:
             if getattr(self, name) < 1:
                 raise UsageError(f"`{name}` must be at least 1, got {getattr(self, name)}", _DEFAULTS)
         if not (self.lr > 0 and self.clip > 0 and 0 <= self.warmup < 1):
             raise UsageError("`lr` and `clip` must be positive and `warmup` in [0, 1)", _DEFAULTS)
-        if not (self.weight_decay >= 0 and self.checkpoint_seconds >= 0 and self.threads >= 0):
+        if not (self.jitter >= 0 and 0 <= self.feature_dropout < 1 and 0 <= self.time_warp <= LONGEST_LAG):
             raise UsageError(
-                "`weight_decay`, `checkpoint_seconds` and `threads` must not be negative", _DEFAULTS
+                f"`jitter` is not negative, `feature_dropout` in [0, 1), `time_warp` in 0 .. {LONGEST_LAG}",
+                _DEFAULTS,
             )
+        for name in ("weight_decay", "checkpoint_seconds", "threads", "panel_memory_gib"):
+            if not getattr(self, name) >= 0:
+                raise UsageError(f"`{name}` must not be negative, got {getattr(self, name)}", _DEFAULTS)

@@ -20,9 +20,11 @@ from torch import nn
 
 from barcast.core.arrays import F32, I64
 from barcast.core.errors import DataError
+from barcast.core.interruption import end_if_asked, is_asked_to_end, signals_held
 from barcast.core.memory import tree_pss_bytes
 from barcast.core.progress import Progress, clock, count
 from barcast.core.runs import RunFolder
+from barcast.training.batches import epoch_batches
 from barcast.training.checkpoint import (
     copy_state,
     load_tensors,
@@ -33,12 +35,15 @@ from barcast.training.checkpoint import (
     unpack,
 )
 from barcast.training.config import TrainConfig
+from barcast.training.distributed import team_at_work
 from barcast.training.memory import memory_explained
 from barcast.training.networks import TrainingData
 from barcast.training.predict import predict_stop
+from barcast.training.sections import Sections
 from barcast.training.step import Loss, Stepper
+from barcast.training.telemetry import Telemetry
 from barcast.training.threads import choose_threads
-from barcast.windows.index import Stretches, cut_stretches, random_phases, shuffled
+from barcast.windows.index import Stretches
 
 #: Judges outputs on `stop`: rows (n,) and outputs (n, H) in, a score out (higher is better).
 StopScore = Callable[[I64, F32], float]
@@ -58,6 +63,9 @@ class LoopState:
     seconds: float = 0.0
     loss_sum: float = 0.0
     loss_labels: int = 0
+    norm_sum: float = 0.0
+    num_norms: int = 0
+    num_clipped: int = 0
     threads: int = 0
     finished: bool = False
 
@@ -85,6 +93,7 @@ def fit_network(
     progress: Progress,
     *,
     steps: int | None = None,
+    sections: Sections | None = None,
 ) -> FitResult:
     """Train until the epochs end, patience ends, or exactly ``steps`` steps (a refit) are done.
 
@@ -100,6 +109,8 @@ def fit_network(
         When the loss is no number any more, or the checkpoint is damaged.
     ResourceError
         When a step does not fit into memory.
+    Interrupted
+        At a signal, where a command takes them: after the step at work, with everything saved.
     """
     threads_before = torch.get_num_threads()
     loop = _Loop(network, data, config, loss, stop_score, run, progress, steps)
@@ -110,10 +121,14 @@ def fit_network(
             "not even in the smallest parts: close something, or a smaller network or --look-back-window",
         ):
             loop.settle_threads()
-            while not loop.state.finished:
-                loop.run_epoch()
-            loop.save()
+            loop.listen(sections)
+            with signals_held():
+                while not loop.state.finished:
+                    loop.run_epoch()
+                loop.save()
+            loop.stepper.sections.stop()
     finally:
+        loop.stepper.close()
         torch.set_num_threads(threads_before)
     return loop.finish()
 
@@ -141,8 +156,10 @@ class _Loop:
         self.progress = progress
         self.fixed_steps = steps
         self.state = LoopState()
+        self.team = team_at_work()
         self.stepper = Stepper(network, data, config, loss, run, progress)
         self.best = copy_state(network)
+        self.telemetry = Telemetry(config.device)
         self.last_saved = time.monotonic()
         self.mark = time.perf_counter()
         self.num_batches = 1
@@ -176,21 +193,11 @@ class _Loop:
         self.save()
 
     def _epoch_batches(self) -> list[I64 | Stretches]:
-        seed, epoch = self.config.seed, self.state.epoch
-        if self.config.stretch_length == 1:
-            rows = np.flatnonzero(self.data.fit)
-            rows = rows[shuffled(len(rows), seed=seed, epoch=epoch)]
-            size = self.config.batch_size
-            return [rows[i : i + size] for i in range(0, len(rows), size)]
-        length = self.config.stretch_length
-        phases = random_phases(len(self.data.lives) - 1, length, seed=seed, epoch=epoch)
-        stretches = cut_stretches(self.data.lives, self.data.fit, length, phases)
-        order = shuffled(len(stretches), seed=seed, epoch=epoch)
-        size = max(self.config.batch_size // length, 1)
-        return [stretches.take(order[i : i + size]) for i in range(0, len(order), size)]
+        return epoch_batches(self.data, self.config, self.state.epoch)
 
     def _learn(self, which: I64 | Stretches, share: float) -> None:
         num_labels, loss = self.stepper.step(which, self.state.step, share)
+        self.stepper.sections.end_step(num_labels)
         self.state.step += 1
         self.state.labels_seen += num_labels
         self.state.loss_sum += loss * num_labels
@@ -202,19 +209,26 @@ class _Loop:
         The run knows it before the first step, so that every later attempt takes the same.
         """
         recorded = self.run.recorded
-        known = self.config.threads or self.state.threads or recorded.get("threads", 0)
-        if known:
-            self.state.threads = known
-            torch.set_num_threads(known)
-        elif self.config.device == "cpu":
-            self.state.threads = self._measure_threads()
+        known = self.config.threads
+        if not known and recorded.get("num_processes", 1) == self.team.size:
+            known = self.state.threads or recorded.get("threads", 0)
+        if not known and self.config.device == "cpu" and self.team.size > 1:
+            known = self.team.num_threads  # measuring on each process would give each another number
+        elif not known and self.config.device == "cpu":
+            first = self._epoch_batches()[0]
+            known = choose_threads(lambda threads: self.stepper.try_out(first, threads))
+        self.state.threads = known = int(self.team.first(known))
+        self.stepper.compute_with(known)
+        self.stepper.join_team()
         if recorded:
-            self.run.update(threads=self.state.threads)
+            self.run.update(threads=known, num_processes=self.team.size)
         self.mark = time.perf_counter()
 
-    def _measure_threads(self) -> int:
-        first = self._epoch_batches()[0]
-        return self.stepper.until_it_fits(lambda: choose_threads(lambda: self.stepper.try_out(first)), first)
+    def listen(self, sections: Sections | None) -> None:
+        """Tell ``sections``, where given, from here on what the time goes to."""
+        if sections is not None:
+            self.stepper.sections = sections
+        self.stepper.sections.enter("other")
 
     def _tick(self) -> None:
         """Count the wall time since the last mark: cutting, gathering, stepping, logging and saving."""
@@ -228,8 +242,9 @@ class _Loop:
         if self.fixed_steps is not None:  # a refit has learned from every row: nothing is left to judge it
             self._write_line(float("nan"))
             return
-        rows, outputs = predict_stop(self.network, self.data, self.config)
-        score = self.stop_score(rows, outputs)
+        self.stepper.sections.enter("evaluation")
+        rows, outputs = predict_stop(self.network, self.data, self.config, self.state.threads)
+        score = self.team.first(self.stop_score(rows, outputs))  # one decision on all processes
         self.mark = time.perf_counter()  # judging is not training time; writing it down is
         better = score > self.state.best_score
         if better:
@@ -244,6 +259,8 @@ class _Loop:
 
     def _write_line(self, score: float) -> None:
         state = self.state
+        self.stepper.sections.enter("saving")
+        self._add_norms()
         self.run.append_metrics(
             {
                 "step": state.step,
@@ -253,10 +270,25 @@ class _Loop:
                 "lr": self.stepper.rate,
                 "labels_per_second": state.labels_seen / max(state.seconds, 1e-9),
                 "seconds": round(state.seconds, 3),
+                "gradient_norm": state.norm_sum / max(state.num_norms, 1),
+                "clipped": state.num_clipped / max(state.num_norms, 1),
                 "memory_bytes": tree_pss_bytes(),
+                **self.telemetry.read(),
+                **self.stepper.scaling.facts(),
             }
         )
         state.loss_sum, state.loss_labels = 0.0, 0
+        state.norm_sum, state.num_norms, state.num_clipped = 0.0, 0, 0
+        self.stepper.sections.enter("other")
+
+    def _add_norms(self) -> None:
+        """Count the gradient norms of the last steps; an overflow, whose step was skipped, has none."""
+        for norm in torch.stack(self.stepper.scaling.norms).tolist() if self.stepper.scaling.norms else ():
+            if np.isfinite(norm):
+                self.state.norm_sum += norm
+                self.state.num_norms += 1
+                self.state.num_clipped += norm > self.config.clip
+        self.stepper.scaling.norms.clear()
 
     def _show(self, position: int, num_batches: int) -> None:
         if not self.progress.due():
@@ -270,29 +302,37 @@ class _Loop:
         self.progress.step(
             f"epoch {state.epoch + 1}/{config.epochs}  step {position}/{num_batches}  loss {loss:.4f}  "
             f"best stop {best}  {count(rate)} labels/s  {state.step / max(state.seconds, 1e-9):.1f} steps/s  "
-            f"{tree_pss_bytes() / 2**30:.2f} GiB  at most {clock(left)} left"
+            f"{tree_pss_bytes() / 2**30:.2f} GiB  {self.telemetry.line()}at most {clock(left)} left"
         )
 
     # --- survival --------------------------------------------------------------------------------------
 
     def _save_if_due(self) -> None:
-        if time.monotonic() - self.last_saved >= self.config.checkpoint_seconds:
+        if is_asked_to_end() or time.monotonic() - self.last_saved >= self.config.checkpoint_seconds:
             self.save()
+        end_if_asked()
 
     def save(self) -> None:
         """Write everything a resumed run needs, in one atomic file."""
+        if not self.team.is_first:
+            return
+        self.stepper.sections.enter("saving")
+        self._add_norms()
         tensors = {
             **pack("now", self.network.state_dict()),
             **pack("best", self.best),
             **pack("optimizer", optimizer_tensors(self.stepper.optimizer)),
         }
-        save_tensors(self.run.checkpoint, tensors, {"state": _finite(asdict(self.state))})
+        header = {"state": _finite(asdict(self.state)), "scaling": self.stepper.scaling.state()}
+        save_tensors(self.run.checkpoint, tensors, header)
         self.last_saved = time.monotonic()
+        self.stepper.sections.enter("other")
 
     def resume(self) -> None:
         """Continue from the run's checkpoint, if it has one."""
         if not self.run.checkpoint.is_file():
-            self.run.metrics.unlink(missing_ok=True)
+            if self.team.is_first:
+                self.run.metrics.unlink(missing_ok=True)
             return
         tensors, header = load_tensors(self.run.checkpoint)
         self.network.load_state_dict(unpack("now", tensors))
@@ -302,6 +342,7 @@ class _Loop:
         if found["best_score"] is None:
             found["best_score"] = -float("inf")
         self.state = LoopState(**found)
+        self.stepper.scaling.restore(header.get("scaling", {}))
         self.run.keep_metrics(self.state.step)
         self.progress.note(f"resuming at step {self.state.step} of epoch {self.state.epoch + 1}")
 
@@ -312,7 +353,8 @@ class _Loop:
             self.network.load_state_dict(self.best)
         elif self.fixed_steps is None:
             state.best_step = state.step
-        save_tensors(self.run.weights, self.network.state_dict(), {"step": state.best_step})
+        if self.team.is_first:
+            save_tensors(self.run.weights, self.network.state_dict(), {"step": state.best_step})
         return FitResult(
             best_score=state.best_score,
             best_step=state.best_step if self.fixed_steps is None else state.step,

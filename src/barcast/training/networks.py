@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,11 +11,13 @@ from torch import Tensor, nn
 
 from barcast.core.arrays import F32, I64, Bools
 from barcast.core.errors import UsageError
+from barcast.models.ensemble import SeedEnsemble
 from barcast.models.network import Sizes
 from barcast.models.registry import ModelEntry
 from barcast.training.checkpoint import load_tensors
 from barcast.training.config import TrainConfig
 from barcast.windows.gather import Resident
+from barcast.windows.shards import FIELDS, NUM_SLOTS, Shards, Which, bytes_per_row
 
 
 @dataclass(frozen=True)
@@ -25,17 +27,35 @@ class TrainingData:
     Attributes
     ----------
     resident : Resident
-        Inputs and targets on the device; targets are NaN on every row that is not in `fit`.
+        Inputs and targets, on the device or, where they come in shards, in host memory; targets are NaN on
+        every row that is not in `fit`.
     lives : I64, shape (num_lives + 1,)
         Borders of unbroken rows.
     fit, stop : Bools, shape (R,)
         Rows whose labels teach, and rows that decide when to stop.
+    shards : Shards or None
+        How the panel comes to the device where it does not fit as a whole.
     """
 
     resident: Resident
     lives: I64
     fit: Bools
     stop: Bools
+    shards: Shards | None = None
+
+    @property
+    def panel(self) -> Resident | Shards:
+        """What predictions read."""
+        return self.shards or self.resident
+
+    @property
+    def shard_rows(self) -> int:
+        """Most rows of a shard; 0 where the whole panel is on the device."""
+        return self.shards.max_rows if self.shards else 0
+
+    def place(self, which: Which) -> tuple[Resident, Which]:
+        """Return what a training batch is gathered from on the device, and the batch in its rows."""
+        return self.shards.place(which) if self.shards else (self.resident, which)
 
 
 def check_device(name: str) -> None:
@@ -53,18 +73,27 @@ def check_device(name: str) -> None:
 
 
 def build_network(
-    entry: ModelEntry, options: Any, num_inputs: int, num_symbols: int, num_horizons: int, device: str
-) -> nn.Module:
+    entry: ModelEntry, options: Any, num_inputs: int, num_symbols: int, num_horizons: int, device: str,
+    attributes: tuple[int, ...] = (),
+) -> nn.Module:  # fmt: skip
     """Make an untrained network of the registered kind."""
-    network: nn.Module = entry.build(options, Sizes(num_inputs, num_symbols, num_horizons))
+    network: nn.Module = entry.build(options, Sizes(num_inputs, num_symbols, num_horizons, attributes))
     return network.to(device)
 
 
+def build_networks(entry: ModelEntry, options: Any, sizes: Sizes, num_seeds: int) -> nn.Module:
+    """Make an untrained network on the CPU, or an ensemble of several."""
+    networks = [entry.build(options, sizes) for _ in range(num_seeds)]
+    return SeedEnsemble(networks) if num_seeds > 1 else networks[0]
+
+
 def load_network(
-    entry: ModelEntry, options: Any, num_inputs: int, num_symbols: int, num_horizons: int, path: Any
-) -> nn.Module:
-    """Make the network and give it the weights of a run."""
-    network = build_network(entry, options, num_inputs, num_symbols, num_horizons, "cpu")
+    entry: ModelEntry, options: Any, num_inputs: int, num_symbols: int, num_horizons: int, path: Any,
+    attributes: tuple[int, ...] = (), num_seeds: int = 1,
+) -> nn.Module:  # fmt: skip
+    """Make the network, or the ensemble of so many, and give it the weights of a run."""
+    sizes = Sizes(num_inputs, num_symbols, num_horizons, attributes)
+    network = build_networks(entry, options, sizes, num_seeds)
     network.load_state_dict(load_tensors(path)[0])
     return network.eval()
 
@@ -80,6 +109,39 @@ def make_resident(
         target=torch.from_numpy(np.ascontiguousarray(target)).to(device),
         anchored=anchored,
     )
+
+
+def _choose_shard_rows(host: Resident, config: TrainConfig) -> int:
+    """Return the rows of a shard, 0 where the whole panel fits.
+
+    The limit is `panel_memory_gib`; left at 0, half of what is free on a GPU, and none on a CPU.
+    """
+    limit = config.panel_memory_gib * 2.0**30
+    if not limit:
+        if not config.device.startswith("cuda"):
+            return 0
+        limit = torch.cuda.mem_get_info(config.device)[0] / 2
+    size = bytes_per_row(host)
+    return 0 if len(host.inputs) * size <= limit else max(int(limit / (NUM_SLOTS * size)), 1)
+
+
+def put_on_device(data: TrainingData, config: TrainConfig, shard_rows: int | None = None) -> TrainingData:
+    """Bring a panel in host memory to the device, as a whole or in shards.
+
+    ``shard_rows`` are those of a shard, 0 for none; None chooses by what fits.
+    """
+    host = data.resident
+    if shard_rows is None:
+        shard_rows = _choose_shard_rows(host, config)
+    if shard_rows:
+        return replace(data, shards=Shards(host, data.lives, shard_rows, config.device, config.seed))
+    moved = {name: getattr(host, name).to(config.device) for name in FIELDS}
+    return replace(data, resident=Resident(**moved, anchored=host.anchored))
+
+
+def shuffled_by(data: TrainingData, config: TrainConfig) -> TrainingData:
+    """Return the same data for another seed: the order of shards is the only thing in it that has one."""
+    return put_on_device(replace(data, shards=None), config, data.shard_rows) if data.shards else data
 
 
 def make_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:

@@ -1,25 +1,144 @@
-"""Which arithmetic a training step uses: bf16 where the processor has it."""
+"""Which arithmetic a training step uses: bf16 where the processor has it, else fp16 with scaled losses.
+
+fp16 has few exponents: small gradients vanish in it, so the loss is multiplied before the backward pass and
+the gradients are divided after it (Micikevicius et al. 2018). The factor halves where a gradient overflows,
+whose step is skipped, and doubles after many steps without one.
+"""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
+from barcast.core.errors import RunError
 from barcast.training.config import TrainConfig
+
+#: A step that overflows even without magnification is no matter of scaling.
+LOWEST_SCALE = 1.0
+
+
+class DivergedError(RunError):
+    """The loss, or its gradient, is no number any more."""
+
+    def __init__(self, loss: float, step: int) -> None:
+        super().__init__(
+            f"the loss became {loss} at step {step}",
+            "lower --lr, or look for extreme inputs with `barcast data check`",
+        )
+
+
+def training_dtype(config: TrainConfig) -> torch.dtype | None:
+    """Return what a training step's matrices are multiplied in; None for float32."""
+    if config.amp == "auto":
+        if has_bf16(config.device):
+            return torch.bfloat16
+        return torch.float16 if config.device.startswith("cuda") else None
+    return {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}[config.amp]
 
 
 def autocast(config: TrainConfig) -> AbstractContextManager[Any]:
     """Return the context of a training step's forward pass."""
-    kind = config.device.split(":")[0]
-    if config.amp == "off" or (config.amp == "auto" and not has_bf16(kind)):
+    dtype, kind = training_dtype(config), config.device.split(":")[0]
+    if dtype is None:
         return nullcontext()
-    return torch.autocast(kind, dtype=torch.bfloat16)
+    if (kind, dtype) == ("cpu", torch.float16):
+        return _plain_half()
+    return torch.autocast(kind, dtype=dtype)
 
 
-def has_bf16(kind: str) -> bool:
-    """Return whether a device of this kind (``cpu``, ``cuda``) computes in bf16."""
-    if kind == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
+_lock = threading.Lock()
+_num_parts_in_half = 0
+
+
+@contextmanager
+def _plain_half() -> Iterator[None]:
+    """Compute in fp16 on a CPU without oneDNN, which has no recurrent layer of that type on most of them.
+
+    The switch is the process's; of several threads that compute parts of a step the last turns it back.
+    """
+    _count_parts_in_half(+1)
+    try:
+        with torch.autocast("cpu", dtype=torch.float16):
+            yield
+    finally:
+        _count_parts_in_half(-1)
+
+
+def _count_parts_in_half(change: int) -> None:
+    global _num_parts_in_half
+    with _lock:
+        _num_parts_in_half += change
+        torch.backends.mkldnn.enabled = not _num_parts_in_half  # type: ignore[assignment]
+
+
+def has_bf16(device: str) -> bool:
+    """Return whether a device (``cpu``, ``cuda``, ``cuda:1``) computes in bf16 itself, not by emulation."""
+    if device.startswith("cuda"):
+        with torch.cuda.device(torch.device(device)):
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+class LossScaling:
+    """The backward pass and the update of a step; plain where the arithmetic is not fp16.
+
+    Parameters
+    ----------
+    config : TrainConfig
+
+    Attributes
+    ----------
+    norms : list of Tensor
+        Gradient norm before clipping of each step since somebody emptied the list; left on the device, so
+        that no step waits for it.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.enabled = training_dtype(config) is torch.float16
+        self.clip = config.clip
+        self.skipped = 0
+        self.norms: list[Tensor] = []
+        self._scaler = torch.amp.GradScaler(config.device.split(":")[0], enabled=self.enabled)
+        self._scaler.scale(torch.zeros((), device=config.device))  # makes its tensors, before any thread
+
+    @property
+    def scale(self) -> float:
+        """What the loss is multiplied with."""
+        return self._scaler.get_scale()
+
+    def scaled(self, loss: Tensor) -> Tensor:
+        """Return the loss whose gradient is to be taken."""
+        return self._scaler.scale(loss)
+
+    def update(self, network: nn.Module, optimizer: torch.optim.Optimizer) -> bool:
+        """Undo the scaling, clip, step; return False where an overflow has skipped the step.
+
+        The largest norm is one of gradients as they are, so clipping comes after the scaling is undone.
+        """
+        before = self.scale
+        self._scaler.unscale_(optimizer)
+        self.norms.append(nn.utils.clip_grad_norm_(network.parameters(), self.clip).detach())
+        self._scaler.step(optimizer)
+        self._scaler.update()
+        is_taken = self.scale >= before
+        self.skipped += not is_taken
+        return is_taken
+
+    def facts(self) -> dict[str, float]:
+        """Return what metrics.jsonl says about it."""
+        return {"loss_scale": self.scale, "skipped_steps": self.skipped} if self.enabled else {}
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps, as plain values."""
+        return {"skipped": self.skipped, "scaler": self._scaler.state_dict()} if self.enabled else {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint's :meth:`state`; one made without scaling starts it afresh."""
+        if self.enabled and state:
+            self.skipped = int(state["skipped"])
+            self._scaler.load_state_dict(state["scaler"])

@@ -6,7 +6,7 @@ of the whole batch, so that accumulation and halved batches agree.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -14,13 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from barcast.core.arrays import I64
-from barcast.core.errors import RunError
 from barcast.core.progress import Progress
 from barcast.core.runs import RunFolder
+from barcast.models.draws import drawing_from
+from barcast.training.augment import augment
 from barcast.training.config import TrainConfig
+from barcast.training.distributed import GradientSum, team_at_work
 from barcast.training.memory import is_out_of_memory
 from barcast.training.networks import TrainingData, make_optimizer
-from barcast.training.precision import autocast
+from barcast.training.precision import LOWEST_SCALE, DivergedError, LossScaling, autocast
+from barcast.training.sections import WAITING, Sections
+from barcast.training.threads import Workers
 from barcast.windows.gather import Batch, gather_stretches, gather_windows
 from barcast.windows.index import Stretches
 
@@ -30,6 +34,8 @@ T = TypeVar("T")
 Loss = Callable[[Tensor, Tensor, int], Tensor]
 #: What a step learns from: rows whose windows are gathered, or stretches.
 Which = I64 | Stretches
+#: Share of the planned training that is done with a step, to the step's learning rate.
+Rates = Callable[[float], float]
 
 
 class Stepper:
@@ -44,18 +50,26 @@ class Stepper:
     run : RunFolder
         Where steps that did not fit into memory are recorded, and found again by a run that resumes.
     progress : Progress
+    rates : callable, optional
+        Learning rate by share of the planned training; by default linear warm-up, then cosine.
     """
 
     def __init__(
         self, network: nn.Module, data: TrainingData, config: TrainConfig, loss: Loss, run: RunFolder,
-        progress: Progress,
+        progress: Progress, rates: Rates | None = None,
     ) -> None:  # fmt: skip
         self.network, self.data, self.config, self.loss = network, data, config, loss
         self.run, self.progress = run, progress
         self.optimizer = make_optimizer(network, config)
+        self.scaling = LossScaling(config)
+        self.rates = rates or warm_up_then_cosine(config)
         labels = torch.isfinite(data.resident.target).sum(dim=1).cpu().numpy()
         self.labels_before = np.concatenate([[0], np.cumsum(labels)])
         self.halvings: list[dict[str, int]] = run.recorded.get("halvings", [])
+        self.workers: Workers | None = None
+        self.sections = Sections()
+        self.team = team_at_work()
+        self.gradients: GradientSum | None = None
 
     @property
     def rate(self) -> float:
@@ -63,22 +77,46 @@ class Stepper:
         return float(self.optimizer.param_groups[0]["lr"])
 
     def step(self, which: Which, step: int, share: float) -> tuple[int, float]:
-        """Learn from a batch; return its number of known labels and its loss.
+        """Learn from a batch; return its number of known labels and its loss, zeros where it was skipped.
 
         ``step`` counts from the beginning of the run, ``share`` is how much of the planned training is done
         with this step.
         """
-        self._set_rate(share)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rates(share)
         num_labels, loss = self._num_labels(which), 0.0
         if num_labels:
             loss = self._gradients(which, num_labels, step)
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
-            self.optimizer.step()
+            self.sections.enter("optimizer")
+            if not self.scaling.update(self.network, self.optimizer):
+                self._note_skipped(step, loss)
+                return 0, 0.0
         return num_labels, loss
 
-    def try_out(self, which: Which) -> None:
-        """Compute the first part of a batch and forget its gradient."""
-        self._backward(self._gather(next(_split(which, self._num_parts(0)))), 1, 0)
+    def compute_with(self, num_threads: int) -> None:
+        """Let so many threads compute a step, each a share of it; 0 leaves a device's threads alone."""
+        self.close()
+        if num_threads:
+            torch.set_num_threads(1)
+        if num_threads > 1:
+            self.workers = Workers(num_threads)
+
+    def join_team(self) -> None:
+        """Sum gradients with the other processes from here on; all start with the first one's weights."""
+        if self.team.size > 1:
+            self.gradients = GradientSum(self.team, self.network)
+
+    def close(self) -> None:
+        """End the threads of :meth:`compute_with`."""
+        if self.workers is not None:
+            self.workers.close()
+        self.workers = None
+
+    def try_out(self, which: Which, num_threads: int) -> None:
+        """Compute a batch with so many threads and forget its gradient."""
+        if num_threads != self._num_threads:
+            self.compute_with(num_threads)
+        self._gradients(which, 1, 0)
         self.optimizer.zero_grad(set_to_none=True)
 
     def until_it_fits(self, attempt: Callable[[], T], which: Which, step: int = 0) -> T:
@@ -90,6 +128,10 @@ class Stepper:
                 if not is_out_of_memory(error) or self._num_parts(step) >= len(which):
                     raise
             self._halve(step)  # outside of the handler, which keeps the failed attempt's tensors alive
+
+    @property
+    def _num_threads(self) -> int:
+        return self.workers.num_threads if self.workers is not None else 1
 
     def _num_labels(self, which: Which) -> int:
         """Count the known labels of a batch before any of it is gathered."""
@@ -104,13 +146,22 @@ class Stepper:
         """Sum the gradients of a batch's parts and return the loss."""
 
         def attempt() -> float:
-            torch.manual_seed(_mix(self.config.seed, step))
+            torch.manual_seed(_mix(self.config.seed, step) + self.team.rank)
             self.network.train()
             self.optimizer.zero_grad(set_to_none=True)
-            parts = _split(which, self._num_parts(step))
-            return sum(self._backward(self._gather(part), num_labels, step) for part in parts)
+            num_parts = self._num_parts(step) * self._num_threads * self.team.size
+            parts = self.team.share(list(enumerate(_split(which, num_parts))))
+            if self.gradients is None:
+                return self._backward_of(parts, num_labels, step)
+            return self.gradients.together(lambda: self._backward_of(parts, num_labels, step), step)
 
         return self.until_it_fits(attempt, which, step)
+
+    def _backward_of(self, parts: Sequence[tuple[int, Which]], num_labels: int, step: int) -> float:
+        """Add up the gradients of parts and return their share of the loss."""
+        if self.workers is not None:
+            return self._backward_by_workers(self.workers, parts, num_labels, step)
+        return sum(self._backward(part, num_labels, step) for part in parts)
 
     def _num_parts(self, step: int) -> int:
         """Return in how many parts a step is computed; a run that resumes repeats its halvings."""
@@ -127,33 +178,83 @@ class Stepper:
             f"computed in {parts} parts from here on: the same gradient but for rounding and dropout's draws"
         )
 
-    def _backward(self, batch: Batch, num_labels: int, step: int) -> float:
-        assert batch.target is not None
-        with autocast(self.config):
-            prediction = self.network(batch.inputs, batch.symbol, batch.num_predictions)
-        value = self.loss(prediction, batch.target, num_labels)
-        if not torch.isfinite(value):
-            raise RunError(
-                f"the loss became {float(value.detach())} at step {step}",
-                "lower --lr, or look for extreme inputs with `barcast data check`",
-            )
-        value.backward()  # type: ignore[no-untyped-call]
+    def _backward(self, part: tuple[int, Which], num_labels: int, step: int) -> float:
+        """Add one part's gradient and return its share of the loss."""
+        value = self._loss_of(part, num_labels, step)
+        self.sections.enter("backward")
+        self.scaling.scaled(value).backward()  # type: ignore[no-untyped-call]
         return float(value.detach())
 
-    def _gather(self, which: Which) -> Batch:
-        config, resident = self.config, self.data.resident
+    def _backward_by_workers(
+        self, workers: Workers, parts: Sequence[tuple[int, Which]], num_labels: int, step: int
+    ) -> float:
+        """Compute parts at the same time; add their gradients in order, so that rounding is the same."""
+        learning = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+
+        def compute(part: tuple[int, Which]) -> tuple[float, tuple[Tensor | None, ...]]:
+            value = self._loss_of(part, num_labels, step)
+            self.sections.enter("backward")
+            found = torch.autograd.grad(self.scaling.scaled(value), learning, allow_unused=True)
+            self.sections.enter(WAITING)
+            return float(value.detach()), found
+
+        total = 0.0
+        self.sections.enter(WAITING)
+        for value, gradients in workers.map(compute, parts):
+            total += value
+            for parameter, gradient in zip(learning, gradients, strict=True):
+                if gradient is not None:
+                    parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+        return total
+
+    def _loss_of(self, part: tuple[int, Which], num_labels: int, step: int) -> Tensor:
+        """Return the loss of one part, whose draws follow from the seed, the step and its number."""
+        number, which = part
+        self.sections.enter("gather")
+        batch = self.gather(which)
+        assert batch.target is not None
+        self.sections.enter("forward")
+        draws = torch.Generator().manual_seed(_mix(_mix(self.config.seed, step), number))
+        with autocast(self.config), drawing_from(draws):
+            inputs = augment(batch.inputs, self.config)
+            prediction = self.network(inputs, batch.symbol, batch.num_predictions)
+        value = self.loss(prediction, batch.target, num_labels)
+        if not self.scaling.enabled and not torch.isfinite(value):  # what overflows in fp16 skips its step
+            raise DivergedError(float(value.detach()), step)
+        return value
+
+    def _note_skipped(self, step: int, loss: float) -> None:
+        scale = self.scaling.scale
+        if scale < LOWEST_SCALE:
+            raise DivergedError(loss if not np.isfinite(loss) else float("inf"), step)
+        self.progress.note(
+            f"step {step} overflowed in fp16 and is skipped: losses are scaled by {scale:g} now"
+        )
+
+    def gather(self, which: Which) -> Batch:
+        """Gather what a batch, or a part of it, reads."""
+        config = self.config
+        resident, which = self.data.place(which)
         if isinstance(which, Stretches):
             return gather_stretches(resident, which, config.look_back_window, config.stretch_length)
+        self.sections.enter("transfer")
         rows = torch.from_numpy(which).to(resident.inputs.device)
+        self.sections.enter("gather")
         return gather_windows(resident, rows, config.look_back_window)
 
-    def _set_rate(self, share: float) -> None:
-        warmup, share = self.config.warmup, min(share, 1.0)  # a refit may take a few steps more
+
+def warm_up_then_cosine(config: TrainConfig) -> Rates:
+    """Return the learning rate by share: linear to its highest, then half a cosine to a thousandth of it."""
+    warmup = config.warmup
+
+    def rate(share: float) -> float:
+        share = min(share, 1.0)  # a refit may take a few steps more
         factor = (
             share / warmup if share < warmup else 0.5 * (1 + np.cos(np.pi * (share - warmup) / (1 - warmup)))
         )
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.lr * max(float(factor), 1e-3)
+        return config.lr * max(float(factor), 1e-3)
+
+    return rate
 
 
 def _split(which: Which, parts: int) -> Iterator[Which]:

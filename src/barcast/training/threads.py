@@ -1,14 +1,15 @@
-"""How many threads a training step should use: measured, because the best number depends on who else works.
+"""How many threads compute a training step: measured, because the best number depends on who else works.
 
-A recurrent network makes thousands of small parallel regions a step. On an idle machine more threads are
-faster; on a busy one threads that wait for each other can make a step tens of times slower than one thread.
+Threads do not share one operation, which makes them wait for each other thousands of times a step; each
+computes a share of the batch on its own (:class:`Workers`). On 2 cores an LSTM of 64 x 2 learns 1.4 times as
+fast so as with one thread, and with two threads inside of every operation 0.4 times as fast.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TypeVar
 
 import torch
@@ -20,53 +21,69 @@ R = TypeVar("R")
 HOPELESS = 1.5
 
 
-def choose_threads(step: Callable[[], None]) -> int:
-    """Time ``step`` with one thread, with half of torch's threads and with all, and set the fastest.
+def choose_threads(step: Callable[[int], None]) -> int:
+    """Time ``step`` with one thread, half of torch's threads and all; return the fastest number.
 
     Parameters
     ----------
     step : callable
-        A whole forward and backward pass that leaves no trace.
-
-    Returns
-    -------
-    int
-        The number that is now set.
+        A whole forward and backward pass of a batch by so many threads, which leaves no trace.
     """
     all_threads = torch.get_num_threads()
-    candidates = sorted({1, max(all_threads // 2, 1), all_threads})
-    if len(candidates) == 1:
-        return all_threads
-    best, best_seconds = candidates[0], float("inf")
-    for threads in candidates:
-        torch.set_num_threads(threads)
-        step()  # the first one makes buffers
-        seconds = _seconds(step)
+    best, best_seconds = 1, float("inf")
+    for threads in sorted({1, max(all_threads // 2, 1), all_threads}) if all_threads > 1 else ():
+        step(threads)  # the first one makes buffers
+        seconds = _seconds(step, threads)
         if seconds < HOPELESS * best_seconds:
-            seconds = min(seconds, _seconds(step), _seconds(step))
+            seconds = min(seconds, _seconds(step, threads), _seconds(step, threads))
         if seconds < best_seconds:
             best, best_seconds = threads, seconds
-    torch.set_num_threads(best)
     return best
 
 
-def one_thread_each(function: Callable[[T], R], items: Sequence[T], *, serial: bool = False) -> Iterator[R]:
-    """Apply ``function`` to each item, in order, with one single-threaded worker for each of torch's threads.
+class Workers:
+    """Threads that each compute whole operations on their own."""
+
+    def __init__(self, num_threads: int) -> None:
+        self.num_threads = num_threads
+        self._pool = ThreadPoolExecutor(num_threads, initializer=torch.set_num_threads, initargs=(1,))
+
+    def map(self, function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
+        """Yield results in order; when one fails, nothing runs any more once its error is raised."""
+        futures = [self._pool.submit(function, item) for item in items]
+        try:
+            for future in futures:
+                yield future.result()
+        finally:
+            for future in futures:
+                future.cancel()
+            wait(futures)
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown()
+        torch.set_num_threads(torch.get_num_threads())  # libraries below keep one number for all threads
+
+
+def one_thread_each(
+    function: Callable[[T], R], items: Sequence[T], num_threads: int = 0, *, serial: bool = False
+) -> Iterator[R]:
+    """Apply ``function`` to each item, in order, on ``num_threads`` threads (0: as many as torch has).
 
     For work without gradients and random numbers. ``serial`` (or a single item or thread) runs it plainly.
     """
-    workers = torch.get_num_threads()
-    if serial or workers == 1 or len(items) == 1:
+    num_threads = num_threads or torch.get_num_threads()
+    if serial or num_threads == 1 or len(items) == 1:
         yield from map(function, items)
         return
+    workers = Workers(num_threads)
     try:
-        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            yield from pool.map(function, items)
+        yield from workers.map(function, items)
     finally:
-        torch.set_num_threads(workers)
+        workers.close()
 
 
-def _seconds(step: Callable[[], None]) -> float:
+def _seconds(step: Callable[[int], None], threads: int) -> float:
     started = time.perf_counter()
-    step()
+    step(threads)
     return time.perf_counter() - started

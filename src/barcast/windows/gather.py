@@ -21,8 +21,9 @@ class Resident:
     ----------
     inputs : Tensor, shape (R, F)
         Normalised features and validity, float32.
-    symbol : Tensor, shape (R,)
-        Embedding index of each row's symbol; 0 is "unknown".
+    symbol : Tensor, shape (R,) or (R, 1 + A)
+        Embedding index of each row's symbol, and of its A attributes where the model reads them; 0 is
+        "unknown".
     life_start : Tensor, shape (R,)
         First row each row's window may reach.
     target : Tensor, shape (R, H)
@@ -40,7 +41,7 @@ class Resident:
 
 @dataclass(frozen=True)
 class Batch:
-    """What a network reads: inputs (B, T, F), symbol (B,), and how many last steps to predict."""
+    """What a network reads: inputs (B, T, F), symbol (B,) or (B, 1 + A), how many last steps to predict."""
 
     inputs: Tensor
     symbol: Tensor

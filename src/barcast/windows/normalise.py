@@ -17,6 +17,7 @@ import numpy as np
 
 from barcast.core.arrays import F32, F64, I32, Bools
 from barcast.core.errors import CoverageError
+from barcast.core.memory import release_mapped
 
 #: Normalised values are clipped to +-5 standard deviations.
 CLIP = 5.0
@@ -24,6 +25,8 @@ CLIP = 5.0
 MIN_COVERAGE = 0.8
 #: "Usual" is the median over so many sessions before: one that is missing or thin itself hides nothing.
 COVERAGE_SESSIONS = 20
+#: Rows that are normalised at once: 50 MB of 48 features.
+BLOCK_ROWS = 1 << 18
 #: Less spread than this share of the mean is what float32 inputs cannot resolve, as in `session_statistics`.
 RESOLUTION = 1e-6
 
@@ -106,9 +109,13 @@ def check_coverage(session: I32, in_universe: Bools, at: int) -> None:
 
 
 def _apply(values: F32, row_of: I32, mean: F64, std: F64) -> F32:
+    """Normalise block by block; of a mapped panel no more than a block stays in memory beside the result."""
     from barcast.windows.kernels import normalise_rows
 
     out = np.empty((values.shape[0], values.shape[1] + 1), np.float32)
     scale = np.where(std > 0, 1.0 / np.where(std > 0, std, 1.0), 0.0)
-    normalise_rows(values, row_of, mean, scale, CLIP, out)
+    for start in range(0, len(values), BLOCK_ROWS):
+        block = slice(start, start + BLOCK_ROWS)
+        normalise_rows(values[block], row_of[block], mean, scale, CLIP, out[block])
+        release_mapped(values[block])
     return out

@@ -1,0 +1,147 @@
+"""Fitting new rows of the symbol embedding, everything else frozen.
+
+A new row begins as "unknown" and is pulled towards it: with a prior N(unknown, spread²) on each coordinate
+and residuals of variance `noise`, the most likely row minimises the sum of losses plus noise / spread² times
+its squared distance from "unknown". The spread is that of the rows that the network was trained with, so the
+network itself says how far symbols lie apart. Labels of overlapping horizons count less: the pull is as many
+times stronger as they overlap. Letters: B batch, K predictions of a stretch, H horizons, N symbols.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from barcast.core.arrays import F32, I64
+from barcast.models.ensemble import members_of
+from barcast.models.identity import INITIAL_STD, OWN_TABLE
+from barcast.training.batches import epoch_batches
+from barcast.training.config import TrainConfig
+from barcast.training.networks import TrainingData
+from barcast.training.predict import predict_stop
+from barcast.training.step import Loss, Which
+from barcast.windows.gather import Batch, gather_stretches, gather_windows
+from barcast.windows.index import Stretches
+
+#: Most steps, and steps between two looks at the labels held out.
+MOST_STEPS, LOOK_EVERY = 300, 20
+#: Looks without a lower loss after which no more are taken.
+PATIENCE = 4
+#: Share of the spread that a step moves a coordinate by at most, about.
+RATE = 0.1
+
+
+@dataclass
+class RowFitter:
+    """Fits the last rows of each network's symbol embedding.
+
+    Parameters
+    ----------
+    network : Module
+        A network or an ensemble on the CPU, whose tables hold the new rows last.
+    config : TrainConfig
+        Of the run.
+    loss : callable
+        Of the run.
+    num_new : int
+        New rows.
+    overlap : int
+        Sessions that a label shares with the next one's: the longest horizon.
+    """
+
+    network: nn.Module
+    config: TrainConfig
+    loss: Loss
+    num_new: int
+    overlap: int
+
+    def __post_init__(self) -> None:
+        self.network.eval().requires_grad_(False)
+        self.members = members_of(self.network)
+        names = [name for name, _ in self.network.named_parameters() if name.endswith(OWN_TABLE)]
+        self.tables = [self.network.get_parameter(name) for name in names]
+        self.spreads = [_spread(table[: -self.num_new]) for table in self.tables]
+
+    def fit(self, data: TrainingData, steps: int, look: Callable[[int], bool] = lambda step: True) -> None:
+        """Begin at "unknown" and take so many steps, one batch each, or until ``look`` (step) says no."""
+        rows = [table[:1].repeat(self.num_new, 1).requires_grad_() for table in self.tables]
+        self._put(rows)
+        groups = [
+            {"params": [row], "lr": RATE * spread} for row, spread in zip(rows, self.spreads, strict=True)
+        ]
+        optimizer = torch.optim.Adam(groups)
+        num_labels = int(torch.isfinite(data.resident.target).sum())
+        pulls: list[float] = []
+        for step, which in zip(range(steps), self._batches(data), strict=False):
+            if step % LOOK_EVERY == 0 and not look(step):
+                return
+            batch = self._gather(which, data)
+            noise = [self._learn(place, batch, row) for place, row in enumerate(rows)]
+            # the variance of residuals is that of the network without any new row
+            pulls = pulls or [self.overlap * n / s**2 for n, s in zip(noise, self.spreads, strict=True)]
+            for row, table, pull in zip(rows, self.tables, pulls, strict=True):
+                assert row.grad is not None
+                row.grad += 2 * pull / num_labels * (row.detach() - table[:1])
+            optimizer.step()
+            self._put(rows)
+
+    def held_out_loss(self, data: TrainingData, target: F32) -> float:
+        """Return the loss of the network's outputs on the rows held out, a mean over their labels."""
+        rows, outputs = predict_stop(self.network, data, self.config)
+        return self.loss_of(rows, outputs, target)
+
+    def loss_of(self, rows: I64, outputs: F32, target: F32) -> float:
+        """Return the mean loss of outputs (n, H * W) of rows (n,) beside targets (R, H)."""
+        wanted = torch.from_numpy(target[rows])[:, None]
+        known = int(torch.isfinite(wanted).sum())
+        return float(self.loss(torch.from_numpy(outputs)[:, None], wanted, known))
+
+    def _learn(self, place: int, batch: Batch, row: Tensor) -> float:
+        """Leave the gradient of one network's loss on a batch with its new rows, and return the loss."""
+        assert batch.target is not None
+        table = self.tables[place].requires_grad_(True)
+        prediction = self.members[place](batch.inputs, batch.symbol, batch.num_predictions)
+        num_labels = max(int(torch.isfinite(batch.target).sum()), 1)
+        loss: Tensor = self.loss(prediction, batch.target, num_labels)
+        (gradient,) = torch.autograd.grad(loss, table)
+        table.requires_grad_(False)
+        row.grad = gradient[-self.num_new :].clone()
+        return float(loss.detach())
+
+    def _batches(self, data: TrainingData) -> Iterator[Which]:
+        for epoch in itertools.count():
+            yield from epoch_batches(data, self.config, epoch)
+
+    def _gather(self, which: Which, data: TrainingData) -> Batch:
+        window, length = self.config.look_back_window, self.config.stretch_length
+        if isinstance(which, Stretches):
+            return gather_stretches(data.resident, which, window, length)
+        return gather_windows(data.resident, torch.from_numpy(which), window)
+
+    def _put(self, rows: list[Tensor]) -> None:
+        """Write the new rows into the tables; the others are not touched."""
+        for table, row in zip(self.tables, rows, strict=True):
+            table[-self.num_new :] = row.detach()
+
+
+def _spread(table: Tensor) -> float:
+    """Return the standard deviation of known rows (N, E) around "unknown", a coordinate."""
+    apart = float((table[1:] - table[:1]).square().mean().sqrt()) if len(table) > 1 else 0.0
+    return max(apart, INITIAL_STD)
+
+
+def choose_steps(fitter: RowFitter, data: TrainingData, target: F32) -> dict[int, float]:
+    """Fit on the labels that teach and return the loss on those held out by number of steps, 0 included."""
+    losses: dict[int, float] = {}
+
+    def look(step: int) -> bool:
+        losses[step] = fitter.held_out_loss(data, target)
+        best = min(losses, key=lambda each: losses[each])
+        return step - best < PATIENCE * LOOK_EVERY
+
+    fitter.fit(data, MOST_STEPS, look)
+    return losses
