@@ -1,0 +1,163 @@
+"""``barcast plan``."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from barcast.cli.app_options import JsonOption, QuietOption, TimeBudgetOption, WorkspaceOption
+from barcast.cli.run_options import with_run_options
+
+if TYPE_CHECKING:
+    from barcast.planning.memory import MemoryPlan
+    from barcast.planning.plan import Plan
+
+app = typer.Typer(help="Say what a command will need, before it runs.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """Keep `train` a word of its own while it is the only plan."""
+
+
+@app.command("train")
+@with_run_options
+def train(
+    *,
+    model: str,
+    config: Path | None,
+    flags: dict[str, Any],
+    workspace: WorkspaceOption = None,
+    on: Annotated[
+        str | None,
+        typer.Option(
+            help="Plan for this machine (this) or a GPU: a10, rtx3080, h100, h800. --target takes these too."
+        ),
+    ] = None,
+    time_budget: TimeBudgetOption = None,
+    json_output: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Say what a training will need: parameters, memory, arithmetic, time, largest batch, suiting scheme."""
+    from barcast.cli.show import print_json
+    from barcast.core.progress import Progress
+    from barcast.core.workspace import Workspace
+    from barcast.pipeline.plan import plan_train
+    from barcast.pipeline.settings import resolve
+    from barcast.planning.machine import device_of, is_target
+
+    if is_target(flags["target"]):  # as a training target none of these words means anything
+        on, flags["target"] = on or flags["target"], None
+    device_of(on := on or "this")
+    place, progress = Workspace.find(workspace), Progress(enabled=not quiet)
+    resolved = resolve(
+        place, model or "lstm", {**flags, "time_budget": time_budget}, config, progress=progress
+    )
+    found = plan_train(place, resolved, target=on, progress=progress)
+    print_json(found.plain()) if json_output else _print(found)
+
+
+def _print(found: Plan) -> None:
+    """Print what is needed, by what, and the command that does it."""
+    from barcast.cli.show import table
+    from barcast.core.progress import count
+
+    work = found.work
+    typer.echo(
+        f"{work.model}: {work.num_symbols:,} symbols, {work.num_rows:,} bars, "
+        f"{work.num_labels:,} teaching labels"
+    )
+    left, right = "left", "right"
+    rows = [(name, f"{number:,}") for name, number in found.parameters.items()]
+    rows += [("total", f"{found.num_parameters:,}"), ("beside embeddings", f"{found.shared_parameters:,}")]
+    table("Parameters", [("component", left), ("number", right)], rows)
+    _print_memory("Host memory", found.host)
+    if found.device is not None:
+        _print_memory(f"Device memory: {found.device.limited_by}", found.device)
+    table(
+        "Arithmetic and time", [("what", left), ("a step", right), ("an epoch", right)], _compute_rows(found)
+    )
+    compute = found.compute
+    typer.echo(
+        f"{compute.labels_per_second:,.0f} labels/s; {compute.share_of_peak:.1%} of the peak of "
+        f"{count(compute.peak_flops)}FLOP/s ({compute.basis}"
+        + (f", {compute.threads} threads)" if compute.threads else ")")
+    )
+    _print_run(found)
+
+
+def _print_run(found: Plan) -> None:
+    from barcast.core.progress import clock
+
+    work = found.work
+    typer.echo(
+        f"the run: at most {clock(found.run_seconds)} ({work.train.epochs} epochs, then "
+        f"{clock(found.compute.forecast_seconds)} of forecasts for {work.num_scored_rows:,} rows)"
+    )
+    if found.largest_batch is not None:
+        typer.echo(
+            f"largest batch that fits: {found.largest_batch:,} labels; planned: {work.train.batch_size:,}"
+        )
+    typer.echo(f"scheme: {found.scheme.choice}: {'; '.join(found.scheme.reasons)}")
+    for note in found.notes:
+        typer.echo(f"note: {note}")
+    if not found.fits:
+        typer.echo("this does not fit: --size, --batch-size, --limit or --features core12 make it smaller")
+    typer.echo(f"next: {_training_command()}")
+
+
+def _print_memory(title: str, plan: MemoryPlan) -> None:
+    from barcast.cli.show import table
+    from barcast.pipeline.plan import gib
+
+    rows = [(name, "train", gib(size)) for name, size in plan.components.items()]
+    rows += [("everything", f"at the peak of: {phase}", gib(size)) for phase, size in plan.phases.items()]
+    rows.append(("peak", plan.peak_phase, gib(plan.peak)))
+    if plan.available is not None:
+        verdict = "fits" if plan.fits else "does NOT fit"
+        rows.append((f"available ({plan.limited_by})", verdict, gib(plan.available)))
+        rows.append(("headroom", "", gib(plan.available - plan.peak)))
+    table(title, [("component", "left"), ("when", "left"), ("size", "right")], rows)
+
+
+def _compute_rows(found: Plan) -> list[tuple[str, str, str]]:
+    from barcast.core.progress import count
+
+    compute, steps = found.compute, found.compute.steps_per_epoch
+    return [
+        (
+            "arithmetic",
+            f"{count(compute.flops_per_step)}FLOP",
+            f"{count(compute.flops_per_step * steps)}FLOP",
+        ),
+        (
+            "traffic, at least",
+            f"{count(compute.bytes_per_step)}B",
+            f"{count(compute.bytes_per_step * steps)}B",
+        ),
+        ("training", f"{compute.seconds_per_step:.3f} s", f"{compute.seconds_per_epoch:.2f} s"),
+        ("judging on stop", "", f"{compute.judging_seconds_per_epoch:.2f} s"),
+        ("steps", "1", f"{steps:,}"),
+    ]
+
+
+def _training_command() -> str:
+    """Return the planned command: what was typed, without the words that only a plan reads."""
+    from barcast.cli.show import program
+    from barcast.planning.machine import is_target
+
+    words = sys.argv[1:]
+    kept, skip = [], False
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        name, _, joined = word.partition("=")
+        if skip or word in ("plan", "--json", "--quiet", "-q"):
+            skip = False
+        elif name == "--on" or (name == "--target" and is_target(joined or following)):
+            skip = not joined
+        else:
+            kept.append(word)
+    return f"{program()} {shlex.join(kept if kept[:1] == ['train'] else ['train'])}"

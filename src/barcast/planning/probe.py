@@ -1,0 +1,396 @@
+"""A few real training steps and forecasts on rows of the right shape, in a process of their own.
+
+The process is fresh and sets its allocator as ``barcast train`` does, so what it measures is what a training
+will take, and a probe that does not fit into memory ends itself and not the plan. Steps are the training's
+own (`Stepper`): gather, forward, backward and optimizer. Only their number is small.
+
+Where a whole batch would take too long, two smaller ones are measured and a line is drawn through them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from barcast.core.config import from_plain, to_plain
+from barcast.core.errors import ResourceError
+from barcast.planning.workload import Workload
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from barcast.models.network import Sizes
+    from barcast.training.config import TrainConfig
+    from barcast.training.networks import TrainingData
+    from barcast.training.step import Stepper, Which
+
+#: Rows of the panel that the probe gathers from: far more than caches hold.
+MOST_ROWS = 300_000
+#: Seconds that the measured steps, and the measured forecasts, may take.
+BUDGET_SECONDS, PREDICT_SECONDS = 4.0, 1.0
+#: Steps that are measured, and the share of a batch that is tried first.
+LEAST_STEPS, MOST_STEPS, FIRST_SHARE = 2, 16, 8
+#: Windows that are forecast at least: with fewer, memory drowns in what the system rounds away.
+LEAST_WINDOWS = 256
+#: Steps that choosing the number of threads takes.
+TRIALS = 10
+#: Side of the square matrices whose product measures the arithmetic peak.
+MATRIX_SIDE = 1024
+#: What a training imports beside torch, so that it counts as overhead here too.
+ALSO_IMPORTED = ("numba", "polars", "deltalake", "pyarrow.parquet", "torch._dynamo")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the probe found.
+
+    Attributes
+    ----------
+    threads : int
+        Processor threads of a step, chosen as training chooses them.
+    step_seconds : float
+        One step with a whole batch.
+    step_bytes : int or None
+        Memory that training steps add to network and data: gradients, optimizer state, activations,
+        workspace. None where the system cannot tell.
+    judge_seconds : float
+        Judging one stretch (or window) of `stop`.
+    batch_share : float
+        Share of a batch that was really computed; below 1 the rest is a line through two measurements.
+    predict_seconds : float
+        Forecasting one row from its window, with all cores at work.
+    predict_bytes : int or None
+        Memory of the forecasts that are computed at the same time.
+    runtime_bytes : int
+        Interpreter and libraries, before any data.
+    peak_flops : float
+        Operations a second of a large matrix product in the precision of a training step.
+    seconds : float
+        What the probe took.
+    """
+
+    threads: int
+    step_seconds: float
+    step_bytes: int | None
+    batch_share: float
+    judge_seconds: float
+    predict_seconds: float
+    predict_bytes: int | None
+    runtime_bytes: int
+    peak_flops: float
+    seconds: float
+
+
+def run_probe(work: Workload) -> Measured:
+    """Measure a workload in a fresh process.
+
+    Raises
+    ------
+    ResourceError
+        When the process ended without an answer, as it does when memory runs out.
+    """
+    plain = {**to_plain(work), "life_lengths": _sample(work.life_lengths)}
+    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
+    done = subprocess.run(
+        [sys.executable, "-m", "barcast.planning.probe"],
+        input=json.dumps(plain), capture_output=True, text=True, env=environment, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        said = done.stderr.strip().splitlines()
+        raise ResourceError(
+            f"a few steps of `{work.model}` could not be measured here: "
+            f"{said[-1] if said else f'the process ended with {done.returncode}'}",
+            "a smaller --size, --batch-size or --look-back-window; barcast doctor",
+        )
+    return Measured(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def _sample(lengths: tuple[int, ...]) -> list[int]:
+    """Take lives evenly until they have enough rows; one that is longer than that is cut."""
+    order = np.random.default_rng(0).permutation(len(lengths))
+    rows = np.cumsum(np.asarray(lengths, np.int64)[order])
+    enough = int(np.searchsorted(rows, MOST_ROWS)) + 1
+    return [min(int(lengths[life]), MOST_ROWS) for life in order[:enough]]
+
+
+def measure(work: Workload) -> Measured:
+    """Measure a workload in this process, which should be a fresh one."""
+    import torch
+
+    from barcast.training.networks import build_network
+
+    started, sizes, device = time.perf_counter(), work.sizes, work.train.device
+    runtime = _runtime_bytes(work)
+    all_threads = torch.get_num_threads()
+    network = build_network(
+        work.entry, work.options, sizes.num_inputs, sizes.num_symbols, sizes.num_horizons, device,
+        sizes.attributes,
+    )  # fmt: skip
+    data = _synthetic(work)
+    steps = _measure_steps(work, network, data)
+    torch.set_num_threads(steps["threads"] or all_threads)
+    peak = _peak_flops(work)
+    torch.set_num_threads(all_threads)
+    predict_seconds, predict_bytes = _measure_forecasts(work, network, data)
+    return Measured(
+        **steps, predict_seconds=predict_seconds, predict_bytes=predict_bytes, runtime_bytes=runtime,
+        peak_flops=peak, seconds=time.perf_counter() - started,
+    )  # fmt: skip
+
+
+def _runtime_bytes(work: Workload) -> int:
+    """Import what a training imports, take a first tiny step, and say what is occupied then."""
+    from importlib import import_module
+
+    from barcast.core.memory import pss_bytes
+    from barcast.planning.meter import give_back
+    from barcast.training.networks import build_network
+
+    for name in ALSO_IMPORTED:
+        import_module(name)
+    tiny = replace(work, life_lengths=(work.piece_bars,), train=replace(work.train, batch_size=1))
+    sizes = tiny.sizes
+    network = build_network(
+        tiny.entry, tiny.entry.config(), sizes.num_inputs, 1, sizes.num_horizons, tiny.train.device
+    )
+    bare = replace(tiny, sizes=replace(sizes, num_symbols=1, attributes=()))
+    data = _synthetic(bare)
+    _stepper(bare, network, data).step(_pieces(bare.train, data, 1), 0, 0.5)
+    give_back()
+    return pss_bytes()
+
+
+def _synthetic(work: Workload) -> TrainingData:
+    """Return random rows in lives of the given lengths; every row teaches."""
+    import torch
+
+    from barcast.training.networks import TrainingData, make_resident
+
+    lives = np.concatenate([[0], np.cumsum(np.asarray(work.life_lengths, np.int64))])
+    rows, sizes = int(lives[-1]), work.sizes
+    rng = np.random.default_rng(0)
+    life = np.repeat(np.arange(len(lives) - 1), np.diff(lives))
+    symbol = life % (sizes.num_symbols + 1)
+    if sizes.attributes:
+        codes = [life % (number + 1) for number in sizes.attributes]
+        symbol = np.stack([symbol, *codes], axis=1)
+    inputs = rng.standard_normal((rows, sizes.num_inputs), np.float32)
+    target = rng.standard_normal((rows, sizes.num_horizons), np.float32)
+    resident = make_resident(inputs, symbol, lives[life], target, work.train.device, anchored=work.anchored)
+    every = np.ones(rows, bool)
+    assert isinstance(resident.inputs, torch.Tensor)
+    return TrainingData(resident, lives, every, every)
+
+
+def _stepper(work: Workload, network: nn.Module, data: TrainingData) -> Stepper:
+    from barcast.core.progress import Progress
+    from barcast.core.runs import RunFolder
+    from barcast.training.step import Stepper
+
+    nowhere = RunFolder(Path(tempfile.gettempdir()) / "barcast-probe-that-is-no-run")
+    assert work.entry.loss is not None
+    return Stepper(network, data, work.train, work.entry.loss, nowhere, Progress(enabled=False))
+
+
+def _pieces(train: TrainConfig, data: TrainingData, number: int, seed: int = 0) -> Which:
+    """Return so many stretches (or windows) from anywhere, some more than once where there are few."""
+    from barcast.windows.index import cut_stretches
+
+    rng = np.random.default_rng(seed)
+    if train.stretch_length == 1:
+        rows: np.ndarray = rng.integers(0, int(data.lives[-1]), number)
+        return rows
+    stretches = cut_stretches(data.lives, data.fit, train.stretch_length)
+    return stretches.take(rng.integers(0, len(stretches), number))
+
+
+def _measure_steps(work: Workload, network: nn.Module, data: TrainingData) -> dict[str, Any]:
+    """Choose the number of threads, then time steps, and measure the memory of both together.
+
+    Trying out numbers of threads is part of the memory: each thread keeps freed blocks of its own.
+    """
+    import torch
+
+    from barcast.planning.meter import measured_peak
+
+    device, whole = work.train.device, work.batch_pieces
+    first = max(whole // FIRST_SHARE, 1)
+    all_threads = torch.get_num_threads()
+    guess = _time_steps(_ready(work, network, data, int(device == "cpu")), first, LEAST_STEPS) * whole / first
+    torch.set_num_threads(all_threads)
+    most = int(np.clip(whole * BUDGET_SECONDS / (guess * (LEAST_STEPS + 1)), 1, whole))
+    count = int(np.clip(BUDGET_SECONDS / max(guess, 1e-9), LEAST_STEPS, MOST_STEPS))
+    network.zero_grad(set_to_none=True)
+    with measured_peak(device) as peak:
+        threads = _threads(work, network, data, guess)
+        stepper = _ready(work, network, data, threads)
+        seconds = _time_steps(stepper, most, count)
+        judging = _time_judging(work, network, data, threads, most)
+    size = peak.size
+    if most < whole:
+        less = max(most // 2, 1)
+        seconds = _on_line(less, _time_steps(stepper, less, LEAST_STEPS), most, seconds, whole)
+        size = None if size is None else _with_more(size, network, work, whole / most)
+    stepper.close()
+    return {
+        "threads": threads, "step_seconds": seconds, "step_bytes": size, "batch_share": most / whole,
+        "judge_seconds": judging,
+    }  # fmt: skip
+
+
+def _time_judging(work: Workload, network: nn.Module, data: TrainingData, threads: int, pieces: int) -> float:
+    """Look at `stop` as the loop does, beside the threads of the step; return seconds a piece."""
+    from barcast.training.predict import predict_stop
+    from barcast.windows.index import cut_stretches
+
+    length = work.train.stretch_length
+    stop = np.arange(len(data.fit)) < pieces * length
+    looked = replace(data, stop=stop)
+    number = int(stop.sum()) if length == 1 else len(cut_stretches(data.lives, stop, length))
+    return _seconds(lambda: predict_stop(network, looked, work.train, threads), work.train.device) / number
+
+
+def _ready(work: Workload, network: nn.Module, data: TrainingData, threads: int) -> Stepper:
+    stepper = _stepper(work, network, data)
+    stepper.compute_with(threads)
+    return stepper
+
+
+def _time_steps(stepper: Stepper, pieces: int, count: int) -> float:
+    """Return the mean seconds of ``count`` steps after a first one, which makes buffers."""
+    first, *batches = [_pieces(stepper.config, stepper.data, pieces, seed) for seed in range(count + 1)]
+    stepper.step(first, 0, 0.5)
+    started = time.perf_counter()
+    for number, which in enumerate(batches):
+        stepper.step(which, number, 0.5)
+    if stepper.config.device != "cpu":
+        import torch
+
+        torch.cuda.synchronize(stepper.config.device)
+    return (time.perf_counter() - started) / count
+
+
+def _threads(work: Workload, network: nn.Module, data: TrainingData, guess: float) -> int:
+    """Return how many threads compute a step, found out as training does; a slow batch is tried in part."""
+    import torch
+
+    from barcast.training.threads import choose_threads
+
+    if work.train.threads or work.train.device != "cpu":
+        return work.train.threads
+    whole, all_threads = work.batch_pieces, torch.get_num_threads()
+    affordable = int(whole * BUDGET_SECONDS / (guess * TRIALS))
+    tried = _pieces(work.train, data, int(np.clip(affordable, min(all_threads, whole), whole)))
+    stepper = _stepper(work, network, data)
+    try:
+        return choose_threads(lambda number: stepper.try_out(tried, number))
+    finally:
+        stepper.close()
+
+
+def _on_line(less: int, seconds_of_less: float, more: int, seconds_of_more: float, wanted: int) -> float:
+    """Extrapolate time by a line; it never grows faster than the batch, nor does time shrink."""
+    if more == less:
+        return seconds_of_more * wanted / more
+    slope = max((seconds_of_more - seconds_of_less) / (more - less), 0.0)
+    return min(seconds_of_more + slope * (wanted - more), seconds_of_more * wanted / more)
+
+
+def _with_more(size: int, network: nn.Module, work: Workload, factor: float) -> int:
+    """Scale what grows with the batch; gradients and optimizer state do not."""
+    fixed = fixed_bytes(sum(p.numel() for p in network.parameters()), work.train.optimizer)
+    return int(fixed + max(size - fixed, 0) * factor)
+
+
+def fixed_bytes(num_parameters: int, optimizer: str) -> int:
+    """Return the size of gradients and optimizer state: one moment for sgd, two otherwise."""
+    return 4 * num_parameters * (2 if optimizer == "sgd" else 3)
+
+
+def _measure_forecasts(work: Workload, network: nn.Module, data: TrainingData) -> tuple[float, int | None]:
+    """Return seconds a row and memory of forecasting with every core, as after training."""
+    import torch
+
+    from barcast.planning.meter import measured_peak
+    from barcast.training.predict import predict_windows, windows_a_chunk
+
+    look_back, device = work.train.look_back_window, work.train.device
+    chunk = windows_a_chunk(device.split(":")[0], look_back, work.sizes.num_inputs)
+    workers = torch.get_num_threads() if device == "cpu" else 1
+    rng = np.random.default_rng(2)
+
+    def forecast(number: int) -> float:
+        rows = rng.integers(0, int(data.lives[-1]), number)
+        return _seconds(lambda: predict_windows(network, data.resident, rows, look_back), device)
+
+    few = min(chunk, LEAST_WINDOWS)
+    forecast(min(few, 8))
+    needed = min(workers * chunk, max(work.num_scored_rows, 1))
+    rows = int(np.clip(few * PREDICT_SECONDS / forecast(few), few, needed))
+    with measured_peak(device) as peak:
+        seconds = forecast(rows)
+    size = None if peak.size is None else int(peak.size * needed / rows)
+    return seconds / rows, size
+
+
+def _peak_flops(work: Workload) -> float:
+    """Measure the operations a second of a square matrix product, in the precision that training uses."""
+    import torch
+
+    from barcast.training.precision import autocast
+
+    device = work.train.device
+    a, b = (torch.randn(MATRIX_SIDE, MATRIX_SIDE, device=device) for _ in range(2))
+    with torch.no_grad(), autocast(work.train):
+        kind = (a @ b).dtype
+        a, b = a.to(kind), b.to(kind)
+        seconds = min(_seconds(lambda: a @ b, device) for _ in range(8))
+    return 2.0 * MATRIX_SIDE**3 / seconds
+
+
+def _seconds(action: Callable[[], object], device: str) -> float:
+    import torch
+
+    started = time.perf_counter()
+    action()
+    if device != "cpu":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - started
+
+
+def read_workload(plain: dict[str, Any]) -> Workload:
+    """Build a workload again from plain values."""
+    from barcast.models.network import Sizes
+    from barcast.models.registry import model_entry
+    from barcast.training.config import TrainConfig
+
+    sizes: Sizes = from_plain(Sizes, plain["sizes"], "sizes")
+    parts = {
+        "options": from_plain(model_entry(plain["model"]).config, plain["options"], plain["model"]),
+        "train": from_plain(TrainConfig, plain["train"], "train"),
+        "sizes": sizes,
+        "life_lengths": tuple(plain["life_lengths"]),
+    }
+    return Workload(**{**plain, **parts})
+
+
+def main() -> None:
+    """Read a workload from stdin, write what was measured to stdout."""
+    from barcast.core.memory import keep_freed_memory
+
+    keep_freed_memory()
+    print(json.dumps(asdict(measure(read_workload(json.loads(sys.stdin.read()))))))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,393 @@
+"""Plans: counts equal the real thing, measurements are linear, rules say what they document, targets are marked."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import barcast
+from barcast.cli.app import _run
+from barcast.core.errors import ResourceError, UsageError
+from barcast.core.runs import list_runs
+from barcast.core.workspace import Workspace
+from barcast.models.network import Sizes
+from barcast.models.registry import model_entries, model_entry
+from barcast.pipeline import plan as pipeline_plan
+from barcast.pipeline.plan import choose_size
+from barcast.pipeline.settings import resolve
+from barcast.planning import machine, probe
+from barcast.planning import plan as planning
+from barcast.planning.memory import MemoryPlan, device_plan, host_plan, largest_batch, network_components
+from barcast.planning.network import (
+    activation_bytes,
+    beside_embeddings,
+    flops_of_piece,
+    parameters_by_component,
+)
+from barcast.planning.probe import Measured
+from barcast.planning.rules import independent_labels, suiting_scheme
+from barcast.planning.workload import Workload
+from barcast.training.config import TrainConfig
+from tests.journey.test_journey import DECLARED, TINY, write_market
+
+NETWORKS = [entry.name for entry in model_entries() if entry.kind == "network"]
+SIZES = Sizes(num_inputs=7, num_symbols=5, num_horizons=2)
+MEASURED = Measured(
+    threads=2, step_seconds=0.1, step_bytes=200 << 20, batch_share=1.0, judge_seconds=1e-3, predict_seconds=1e-5,
+    predict_bytes=300 << 20, runtime_bytes=400 << 20, peak_flops=1e11, seconds=1.0,
+)  # fmt: skip
+
+
+def work_of(model="lstm", *, options=None, sizes=SIZES, **train):
+    entry = model_entry(model)
+    given = {"look_back_window": 10, "stretch_length": 20, "batch_size": 200, "amp": "off", **train}
+    return Workload(
+        model=model, options=options or entry.config(), train=TrainConfig(**given), sizes=sizes, num_rows=5000,
+        num_sessions=1000, num_symbols=5, life_lengths=(1000,) * 5, num_labels=8000, num_teaching_rows=4000,
+        num_pieces=200, num_stop_pieces=25, num_scored_rows=900,
+    )  # fmt: skip
+
+
+# --- the network ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", NETWORKS)
+def test_parameters_are_those_of_the_real_network_by_module(model):
+    entry = model_entry(model)
+    real = entry.build(entry.config(), SIZES)
+    counted = parameters_by_component(entry, entry.config(), SIZES)
+    assert counted == {
+        name: number
+        for name, child in real.named_children()
+        if (number := sum(p.numel() for p in child.parameters()))
+    }
+    assert sum(counted.values()) == sum(p.numel() for p in real.parameters())
+    embedding = entry.config().stock_embedding_dim * (SIZES.num_symbols + 1)
+    assert beside_embeddings(entry, entry.config(), SIZES) == sum(counted.values()) - embedding
+
+
+@pytest.mark.parametrize("model", NETWORKS)
+def test_activations_are_linear_in_the_batch_and_hold_no_parameter(model):
+    work = work_of(model)
+    four, eight, more = (activation_bytes(work, pieces) for pieces in (4, 8, 16))
+    assert more - eight == pytest.approx(2 * (eight - four), rel=0.01)
+    wide = replace(
+        work, sizes=replace(SIZES, num_symbols=200_000)
+    )  # a table of 6 MB that nothing keeps a copy of
+    assert activation_bytes(wide, 4) == pytest.approx(four, rel=0.01)
+
+
+def test_matrix_arithmetic_of_an_mlp_is_what_pencil_and_paper_say():
+    entry = model_entry("mlp")
+    options = entry.config(hidden_size=16, num_layers=1, stock_embedding_dim=3)
+    work = work_of("mlp", options=options)
+    inner, head = (7 + 3) * 16, 16 * 2
+    # forward, gradient of the weights, gradient of what they multiply (the embedding needs the first layer's)
+    assert flops_of_piece(work) == 20 * 2 * 3 * (inner + head)
+
+
+@pytest.mark.parametrize("model", ["lstm", "gru"])
+def test_recurrent_arithmetic_from_short_pieces_equals_that_of_the_whole(model):
+    from barcast.planning.network import _flops, _on_meta
+
+    work = work_of(model)
+    whole = _flops(_on_meta(work.entry, work.options, work.sizes).eval(), work.sizes, 29, 20)
+    assert flops_of_piece(work) == pytest.approx(whole, rel=1e-9)
+
+
+# --- memory --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("optimizer", "moments"), [("adamw", 2), ("adam", 2), ("sgd", 1)])
+def test_what_is_deterministic_is_exact(optimizer, moments):
+    """Beside the tensors of a real training after one step."""
+    from barcast.training.checkpoint import copy_state
+
+    work = work_of("gru", optimizer=optimizer)
+    torch.manual_seed(0)
+    network = work.entry.build(work.options, work.sizes)
+    data = probe._synthetic(replace(work, life_lengths=(500, 500), num_rows=1000))
+    stepper = probe._stepper(work, network, data)
+    stepper.step(probe._pieces(work.train, data, 4), 0, 0.5)
+    total = sum(p.numel() for p in network.parameters())
+    found = network_components(work, total, 0, None)
+    assert found["weights"] == sum(p.nbytes for p in network.parameters())
+    assert found["gradients"] == sum(p.grad.nbytes for p in network.parameters())
+    state = [v for values in stepper.optimizer.state.values() for v in values.values()]
+    assert found["optimizer state"] == sum(v.nbytes for v in state if v.ndim)
+    assert found["optimizer state"] == 4 * total * moments
+    assert found["best weights"] == sum(t.nbytes for t in copy_state(network).values())
+    resident = data.resident
+    planned = host_plan(replace(work, num_rows=1000), found, MEASURED, None, "").components
+    assert planned["panel"] == resident.inputs.nbytes
+    assert planned["targets"] == resident.target.nbytes
+    assert planned["row index"] == resident.symbol.nbytes + resident.life_start.nbytes
+
+
+def test_kernel_workspace_is_what_was_measured_beyond_what_is_counted():
+    work = work_of()
+    more = network_components(work, 1000, 1 << 20, MEASURED)
+    held = ("gradients", "optimizer state", "activations", "gather", "kernel workspace")
+    assert sum(more[name] for name in held) == MEASURED.step_bytes
+    less = network_components(work, 1000, 500 << 20, MEASURED)
+    assert less["kernel workspace"] == 0
+    assert sum(less[name] for name in held) == MEASURED.step_bytes
+
+
+def test_phases_stand_on_each_other_and_the_peak_is_the_highest():
+    work = work_of()
+    found = host_plan(
+        work, network_components(work, 1000, 1 << 20, MEASURED), MEASURED, 2 << 30, "MemAvailable"
+    )
+    assert found.phases["train"] == sum(found.components.values())
+    assert found.phases["forecast"] == found.phases["train"] + MEASURED.predict_bytes
+    assert found.peak == max(found.phases.values()) == found.phases[found.peak_phase]
+    assert found.fits
+    assert not replace(found, available=int(found.peak * 1.05)).fits  # a tenth stays free
+    assert replace(found, available=None).fits is None
+
+
+def test_the_largest_batch_fits_and_a_larger_one_does_not():
+    plan = MemoryPlan({"weights": 100, "activations": 1000, "gather": 0}, {"train": 1100}, 10_000, "test")
+    work = work_of(batch_size=200)  # ten stretches of twenty
+    most = largest_batch(work, plan)
+    assert most == 89 * 20  # (9,000 - 100) / (1,000 / 10)
+    assert largest_batch(work, replace(plan, available=50)) == 0
+    assert largest_batch(work, replace(plan, available=None)) is None
+
+
+def test_a_gpu_holds_the_panel_and_the_host_no_steps():
+    work = work_of()
+    network = network_components(work, 1000, 1 << 20, None)
+    device = device_plan(work, network, 24 << 30, "a10")
+    assert device.components["panel"] == 5000 * 7 * 4
+    assert device.components["CUDA context (assumed)"] == machine.CONTEXT_BYTES
+    host = host_plan(work, network, MEASURED, None, "", trains_here=False)
+    assert not set(network) & set(host.components)
+    assert host.phases["forecast"] == host.phases["train"]
+
+
+def test_a_containers_limit_counts_where_it_leaves_less(tmp_path):
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc" / "meminfo").write_text("MemTotal: 8000000 kB\nMemAvailable: 6000000 kB\n")
+    group = tmp_path / "sys/fs/cgroup"
+    group.mkdir(parents=True)
+    assert machine.host_memory(tmp_path).available == 6_000_000 * 1024
+    (group / "memory.max").write_text("max\n")
+    assert machine.host_memory(tmp_path).limited_by == "MemAvailable"
+    (group / "memory.max").write_text("2000000000\n")
+    (group / "memory.current").write_text("500000000\n")
+    found = machine.host_memory(tmp_path)
+    assert (found.available, found.limited_by) == (1_500_000_000, "cgroup")
+    assert machine.host_memory(tmp_path / "nowhere").available is None
+
+
+# --- rules ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("symbols", "labels", "choice"),
+    [(1, 5000, "dedicated"), (2, 499, "universal"), (29, 500, "both"), (30, 999, "universal"),
+     (30, 1000, "both"), (4000, 300, "universal"), (4000, 2500, "both")],
+)  # fmt: skip
+def test_the_scheme_follows_its_table(symbols, labels, choice):
+    found = suiting_scheme(symbols, labels, 2500)
+    assert found.choice == choice
+    assert f"{symbols:,} symbols" in found.reasons[0]
+    assert len(found.reasons) == 2
+
+
+def test_overlapping_labels_are_not_independent():
+    assert independent_labels(1000, (5, 20)) == 200
+    assert independent_labels(1000, (1,)) == 1000
+
+
+def test_time_is_extrapolated_by_a_line_that_grows_no_faster_than_the_batch():
+    assert probe._on_line(10, 1.0, 20, 1.5, 40) == pytest.approx(2.5)
+    assert probe._on_line(10, 1.0, 20, 4.0, 40) == pytest.approx(8.0)
+    assert probe._on_line(10, 2.0, 20, 1.9, 40) == pytest.approx(1.9)
+
+
+# --- the command ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    root = tmp_path_factory.mktemp("plan")
+    write_market(root / "bars", symbols=32, sessions=500)
+    assert _run(["data", "import", str(root / "bars"), "-w", str(root), *DECLARED], debug=False) == 0
+    return root
+
+
+@pytest.fixture
+def unmeasured(monkeypatch):
+    """Plans without a probe process."""
+    monkeypatch.setattr(planning, "run_probe", lambda work: MEASURED)
+
+
+def plan(place, capsys, *more):
+    assert (
+        _run(["plan", "train", "lstm", "-w", str(place), *TINY, "--json", "--quiet", *more], debug=False) == 0
+    )
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_plan_counts_what_a_run_then_sees(place, capsys):
+    """The probe included: a real process that measures."""
+    found = plan(place, capsys, "--threads", "1")
+    result = barcast.train(
+        "lstm", workspace=place, epochs=1, hidden_size=8, num_layers=1, look_back_window=20, amp="off", threads=1,
+        report=False,
+    )  # fmt: skip
+    info = result.run.info
+    assert found["data"]["bars"] == info["num_rows"]
+    assert found["data"]["teaching_rows"] == found["data"]["labels"] == info["num_teaching_rows"]
+    assert found["data"]["forecast_rows"] == info["num_predictions"]
+    assert found["parameters"]["total"] == info["num_parameters"]
+    assert found["compute"]["steps_per_epoch"] == info["steps"]
+    assert found["compute"]["basis"] == "measured"
+    assert found["measured"]["threads"] == 1
+    assert 0 < found["compute"]["share_of_peak"] < 1
+    assert found["memory"]["host"]["peak_bytes"] > found["measured"]["runtime_bytes"] > 50 << 20
+
+
+def test_the_json_has_these_keys(place, capsys, unmeasured):
+    found = plan(place, capsys)
+    assert set(found) == {
+        "model", "options", "train", "target", "data", "parameters", "memory", "compute", "run_seconds",
+        "largest_batch", "fits", "scheme", "measured", "notes",
+    }  # fmt: skip
+    assert set(found["memory"]) == {"host", "device"}
+    assert found["memory"]["device"] is None
+    assert set(found["memory"]["host"]) == {
+        "components", "phases", "peak_bytes", "peak_phase", "available_bytes", "limited_by", "headroom_bytes", "fits",
+    }  # fmt: skip
+    assert {"flops_per_epoch", "bytes_per_epoch", "seconds_per_epoch", "labels_per_second"} <= set(
+        found["compute"]
+    )
+    assert list_runs(Workspace(place)) == [] or all(run.is_done for run in list_runs(Workspace(place)))
+
+
+@pytest.mark.parametrize("words", [("--target", "a10"), ("--on", "a10", "--target", "rank")])
+def test_other_devices_are_marked_as_unverified(place, capsys, unmeasured, words):
+    found = plan(place, capsys, *words)
+    assert found["target"] == "a10"
+    assert found["memory"]["device"]["verified"] is False
+    assert found["compute"]["verified"] is False
+    assert found["compute"]["basis"] == "roofline"
+    assert (
+        sum("unverified: no such device has confirmed this formula" in note for note in found["notes"]) == 2
+    )
+
+
+def test_the_page_for_people_ends_with_the_command_to_type(place, capsys, unmeasured):
+    words = ["plan", "train", "lstm", "-w", str(place), *TINY, "--on", "h100"]
+    assert _run(words, debug=False) == 0
+    said = capsys.readouterr().out
+    for part in (
+        "Parameters",
+        "Host memory",
+        "Device memory: NVIDIA H100",
+        "unverified",
+        "largest batch",
+        "scheme",
+    ):
+        assert part in said
+    assert said.strip().splitlines()[-1].startswith("next: ")
+
+
+def test_a_plan_that_does_not_fit_says_so(place, capsys, unmeasured, monkeypatch):
+    small = machine.HostMemory(300 << 20, 1 << 30, "cgroup")
+    monkeypatch.setattr(planning, "host_memory", lambda: small)
+    assert _run(["plan", "train", "lstm", "-w", str(place), *TINY, "--quiet"], debug=False) == 0
+    said = capsys.readouterr().out
+    assert "this does not fit" in said
+    assert "--batch-size" in said
+
+
+def test_what_cannot_be_planned_is_refused(place):
+    with pytest.raises(UsageError, match="only networks are planned"):
+        barcast.plan_train("ridge", workspace=place)
+    with pytest.raises(UsageError, match="no target `tpu`"):
+        barcast.plan_train("lstm", workspace=place, on="tpu")
+    with pytest.raises(UsageError, match="time_budget"):
+        barcast.plan_train("lstm", workspace=place, time_budget=5)
+
+
+def test_a_probe_that_dies_is_explained(monkeypatch):
+    monkeypatch.setattr(probe.sys, "executable", "false")
+    with pytest.raises(ResourceError, match="could not be measured"):
+        probe.run_probe(work_of())
+
+
+# --- --size auto ---------------------------------------------------------------------------------------------
+
+
+def planner(peaks=None, seconds=1.0):
+    """Plans whose host memory and time are given by width."""
+
+    def make(work):
+        host = MemoryPlan({}, {"train": (peaks or {}).get(work.options.hidden_size, 1)}, 1000, "test")
+        network = planning.Compute("measured", 1, 1, 1, seconds, seconds, 0, 0, 1, 1, 1)
+        scheme = suiting_scheme(5, 100, 100)
+        return planning.Plan(work, "this", {}, 0, host, None, network, None, scheme, MEASURED, ())
+
+    return make
+
+
+@pytest.fixture
+def many_labels(monkeypatch):
+    monkeypatch.setattr(pipeline_plan, "independent_labels", lambda *_: 10**9)
+
+
+def test_auto_takes_the_largest_that_fits(place, many_labels):
+    chosen = choose_size(Workspace(place), "lstm", {}, planned=planner())
+    assert (chosen.size, chosen.options["hidden_size"]) == ("large", 800)
+    less = choose_size(Workspace(place), "lstm", {}, planned=planner({800: 950, 568: 2000}))
+    assert less.size == "small"
+    assert [reason.split(":")[0] for reason in less.reasons] == ["large", "balanced", "small"]
+    assert "a tenth stays free" in less.reasons[0]
+
+
+def test_auto_takes_no_more_parameters_than_there_are_independent_labels(place):
+    """32 symbols of 500 sessions support not even the smallest preset."""
+
+    def plain(work):
+        assert work.options.hidden_size == 64, "sizes that the labels rule out are not measured"
+        return planner()(work)
+
+    chosen = choose_size(Workspace(place), "lstm", {}, planned=plain)
+    assert (chosen.size, chosen.options) == ("default", {})
+    assert all("independent labels" in reason for reason in chosen.reasons[:-1])
+
+
+def test_auto_stays_in_the_time_budget(place, many_labels):
+    chosen = choose_size(Workspace(place), "lstm", {}, minutes=0.01, planned=planner(seconds=1.0))
+    assert chosen.size == "default"  # the smallest is refused by memory alone
+    assert "the budget is" in chosen.reasons[0]
+
+
+def test_auto_refuses_where_nothing_fits(place):
+    with pytest.raises(ResourceError, match="no size of `lstm` fits this machine") as refused:
+        choose_size(Workspace(place), "lstm", {}, planned=planner({64: 5000}))
+    assert "--batch-size" in refused.value.todo
+
+
+def test_the_config_holds_widths_and_not_the_word(place, unmeasured, many_labels):
+    config = resolve(Workspace(place), "gru", {"size": "auto", "num_layers": 1})
+    assert config.options.hidden_size == 928
+    assert config.options.num_layers == 1, "an option given beside a size wins"
+    assert (
+        config.identity() == resolve(Workspace(place), "gru", {"size": "large", "num_layers": 1}).identity()
+    )
+    assert "auto" not in json.dumps({**config.plain(), "data": {}, "train": {}})
+
+
+def test_the_probes_rows_are_a_sample_of_the_lives():
+    lengths = tuple(int(n) for n in np.random.default_rng(0).integers(100, 4000, 3000))
+    taken = probe._sample(lengths)
+    assert probe.MOST_ROWS <= sum(taken) < probe.MOST_ROWS + 4000
+    assert set(taken) <= set(lengths)
+    assert probe._sample((10**7,)) == [probe.MOST_ROWS]
