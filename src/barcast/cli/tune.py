@@ -1,0 +1,105 @@
+"""``barcast tune``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from barcast.cli.app_options import JsonOption, QuietOption, WorkspaceOption
+from barcast.cli.run_options import with_run_options
+
+if TYPE_CHECKING:
+    from barcast.pipeline.tune import Tuning
+
+
+@with_run_options
+def tune(
+    *,
+    model: str,
+    config: Path | None,
+    flags: dict[str, Any],
+    workspace: WorkspaceOption = None,
+    trials: Annotated[int, typer.Option(help="Candidates in all, those of earlier calls included.")] = 30,
+    time_budget: Annotated[
+        float | None, typer.Option(metavar="MINUTES", help="Begin no trial later than this.")
+    ] = None,
+    parallel: Annotated[int, typer.Option(help="Processes; each has its share of the threads.")] = 1,
+    space: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="TOML file of what varies (see --list-space).")
+    ] = None,
+    list_space: Annotated[
+        bool, typer.Option("--list-space", help="Print what would vary, as such a file.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be searched, train nothing.")
+    ] = False,
+    json_output: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Search options of a model and its training by the score on `stop`; options given are fixed."""
+    from barcast.cli.show import echo_config, print_json
+    from barcast.core.memory import keep_freed_memory
+    from barcast.core.progress import Progress
+    from barcast.core.workspace import Workspace
+    from barcast.pipeline.tune import describe_search, plan_search
+    from barcast.pipeline.tune import tune as search
+
+    place = Workspace.find(workspace)
+    resolved, varied = plan_search(place, model or "lstm", flags, config, space)
+    if list_space:
+        print_json(varied.plain()) if json_output else typer.echo(varied.to_toml(), nl=False)
+        return
+    progress = Progress(enabled=not quiet)
+    echo_config(resolved.plain(), progress)
+    if dry_run:
+        found = describe_search(place, resolved, varied) | {"trials": trials}
+        print_json(found) if json_output else _describe(found, varied.to_toml())
+        return
+    keep_freed_memory()
+    done = search(
+        place, resolved, varied, trials=trials, minutes=time_budget, parallel=parallel, progress=progress
+    )
+    print_json(done.plain()) if json_output else _print(done, quiet)
+
+
+def _describe(found: dict[str, Any], space: str) -> None:
+    typer.echo(
+        f"{found['tune']}: {found['done']} of {found['trials']} trials are done; what varies:\n{space}"
+    )
+
+
+def _print(done: Tuning, quiet: bool) -> None:
+    """Print the best, the trials, what mattered, and the command that trains the best."""
+    from barcast.cli.show import table
+    from barcast.core.texts import counted
+
+    best = ", ".join(f"{name} = {_short(value)}" for name, value in done.best.options.items())
+    if not quiet:
+        columns = [("trial", "right"), ("state", "left"), ("stop score", "right"), ("seconds", "right"),
+                   ("options", "left")]  # fmt: skip
+        table(done.name, columns, [_row(record) for record in done.trials])
+        if done.importance:
+            shares = ", ".join(f"{name} {share:.0%}" for name, share in done.importance.items())
+            typer.echo(f"what mattered among completed trials: {shares}")
+    typer.echo(
+        f"best of {counted(done.num_trials, 'trial')} on `stop`: {done.best.score:.4f} "
+        f"(trial {done.best.number}): {best}"
+    )
+    typer.echo("that score flatters: it is the best of many on the rows that chose it; `route` tells")
+    typer.echo(f"next: {done.next}")
+
+
+def _row(record: Any) -> tuple[str, ...]:
+    said = record.reason.splitlines()[0] if record.reason else ""
+    options = said or ", ".join(f"{name}={_short(value)}" for name, value in record.options.items())
+    score = "-" if record.score is None else f"{record.score:.4f}"
+    seconds = "-" if record.seconds is None else f"{record.seconds:.1f}"
+    return str(record.number), record.state, score, seconds, options
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_short, value))}]"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,1 @@
+"""Search over options: what may vary, and the study that remembers every trial."""
