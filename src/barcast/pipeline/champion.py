@@ -1,0 +1,191 @@
+"""``barcast promote`` and ``barcast rollback``: who predicts when nobody is named."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from barcast.core.champion import (
+    ALIAS,
+    Champions,
+    Reign,
+    champion_folder,
+    read_champions,
+    write_champions,
+)
+from barcast.core.errors import RunError, StoreBusyError
+from barcast.core.runs import RunFolder, command_to_type, open_run
+from barcast.core.workspace import Workspace
+from barcast.pipeline.load import load
+from barcast.pipeline.predict import newest_run, refits_of
+from barcast.pipeline.record import known_until
+from barcast.store import MarketStore
+from barcast.store.lock import writer_lock
+from barcast.windows.normalise import MIN_COVERAGE
+
+#: How long a promotion waits for another one, which takes milliseconds.
+PATIENCE_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a promotion or a rollback did.
+
+    Attributes
+    ----------
+    now : Reign
+        Who is champion.
+    before : Reign or None
+        Who was until then; None for the first champion, ``now`` itself where nothing changed.
+    """
+
+    now: Reign
+    before: Reign | None
+
+    @property
+    def changed(self) -> bool:
+        """Whether another run predicts from now on."""
+        return self.before is None or self.before.run != self.now.run
+
+    def plain(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        before = asdict(self.before) if self.before else None
+        return {"champion": asdict(self.now), "before": before, "changed": self.changed}
+
+
+def promote(
+    workspace: Workspace, name: str, *, why: str = "promoted by hand", instead_of: str = ""
+) -> Change:
+    """Make a run the champion: of an evaluated run its newest refit, which is what predicts.
+
+    Parameters
+    ----------
+    why : str
+        Kept with the pointer.
+    instead_of : str
+        Promote only while this run is champion; empty: whoever is.
+
+    Raises
+    ------
+    RunError
+        When the run is not finished, damaged, or cannot serve this workspace's store; when another run than
+        ``instead_of`` has become champion meanwhile.
+    """
+    run = open_run(workspace, name)
+    check_can_serve(workspace, run)
+    serving = _newest_refit(workspace, run)
+    if serving != run:
+        check_can_serve(workspace, serving)
+    reign = Reign.now(serving.name, str(serving.info.get("parent", serving.name)), why)
+    with _changing(workspace):
+        champions = read_champions(workspace)
+        if champions is None:
+            write_champions(workspace, Champions(current=reign))
+            return Change(reign, None)
+        if champions.current.run == reign.run:
+            return Change(champions.current, champions.current)
+        if instead_of not in ("", champions.current.run):
+            raise RunError(
+                f"`{champions.current.run}` has become champion meanwhile, in place of `{instead_of}`",
+                "run the same command again: it compares with the new one",
+            )
+        write_champions(workspace, champions.followed_by(reign))
+        return Change(reign, champions.current)
+
+
+def rollback(workspace: Workspace, to: str = "") -> Change:
+    """Go back to the champion before, or to the earlier one named ``to``; what comes after it is withdrawn.
+
+    Raises
+    ------
+    RunError
+        When there is none, or when it cannot serve any more.
+    """
+    with _changing(workspace):
+        champions = read_champions(workspace)
+        if champions is None:
+            raise RunError("this workspace has no champion to go back from", "barcast promote RUN")
+        earlier = champions.back(to)
+        try:
+            check_can_serve(workspace, _folder(workspace, earlier.current.run))
+        except RunError as error:
+            further = command_to_type(workspace, "rollback", "--to", "RUN")
+            raise RunError(f"cannot go back: {error.found}", f"{further} goes further back") from error
+        write_champions(workspace, earlier)
+        return Change(earlier.current, champions.current)
+
+
+def run_to_serve(workspace: Workspace, name: str | None, asof: str = "") -> RunFolder:
+    """Return the run that answers: the named one, else the champion, else what `newest_run` chooses.
+
+    As of a session that the champion's refit knows more than, the run it was refitted from answers: that
+    one's own labels may end early enough.
+    """
+    if name not in (None, ALIAS) or (name is None and read_champions(workspace) is None):
+        return newest_run(workspace, name)
+    run = open_run(workspace, ALIAS)
+    if asof and run.is_done and np.datetime64(known_until(run)) > np.datetime64(asof):
+        return _folder(workspace, str(run.info.get("parent", run.name)))
+    return run
+
+
+def check_can_serve(workspace: Workspace, run: RunFolder) -> None:
+    """Refuse a run that could not predict the symbols of the workspace's store.
+
+    Raises
+    ------
+    RunError
+        When it is not finished or not among the workspace's runs, when its weights or state are missing or
+        damaged, when it was trained on another market or frequency, or when the store no longer holds its
+        symbols.
+    """
+    if run.path.resolve().parent != workspace.runs.resolve():
+        raise RunError(f"{run.path} is no run of {workspace.root}", "name one of its own: barcast runs")
+    load(workspace, run)
+    store, info = MarketStore.open(workspace.market), run.info
+    for kind in ("market", "frequency", "calendar"):
+        trained, stored = info.get(kind), getattr(store.meta, kind)
+        if trained not in (None, stored):  # runs of earlier versions did not write it down
+            raise RunError(
+                f"`{run.name}` was trained on {kind} {trained}, and the store holds {stored}",
+                "promote a run of this store: barcast runs",
+            )
+    universe = set(run.read("state.json")["universe"])
+    held = len(universe & set(store.symbols()))
+    if held < MIN_COVERAGE * len(universe):
+        raise RunError(
+            f"the store holds {held} of the {len(universe)} symbols that `{run.name}` was trained on",
+            "promote a run of this store: barcast runs",
+        )
+
+
+def _newest_refit(workspace: Workspace, run: RunFolder) -> RunFolder:
+    """Return the finished refit of a run that knows most, else the run itself."""
+    return max(refits_of(workspace, run), key=known_until, default=run)
+
+
+def _folder(workspace: Workspace, name: str) -> RunFolder:
+    return RunFolder(workspace.runs / name)
+
+
+@contextmanager
+def _changing(workspace: Workspace) -> Iterator[None]:
+    """Hold the pointer's lock, waiting for whoever has it."""
+    folder: Path = champion_folder(workspace)
+    until = time.monotonic() + PATIENCE_SECONDS
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(writer_lock(folder))
+                break
+            except StoreBusyError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.02)
+        yield

@@ -1,0 +1,201 @@
+"""``barcast.load``: a finished run as an object, for whoever goes on with it in Python.
+
+Letters: B batch, L look-back, F inputs (features and validity), H horizons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from barcast.core.arrays import F32, F64, I64
+from barcast.core.errors import RunError, UsageError
+from barcast.core.runs import RunFolder
+from barcast.core.workspace import Workspace
+from barcast.features import FeatureSet
+from barcast.models.heads import head_of
+from barcast.models.registry import model_entry
+from barcast.pipeline.attributes import attribute_values, identity_codes, sizes_of
+from barcast.pipeline.dataset import embedding_index, run_features
+from barcast.pipeline.settings import RunConfig, from_run
+from barcast.store import MarketStore
+from barcast.windows.normalise import FittedScaler
+
+Normalisation = Literal["session", "fitted", "window"]
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A trained model with everything that its inputs were made by.
+
+    Attributes
+    ----------
+    name : str
+        The run.
+    workspace : Workspace
+        Where it rests; its store knows the attributes of symbols, where the network reads any.
+    config : RunConfig
+        As recorded.
+    module : torch.nn.Module or TabularModel
+        With the run's weights; a network in eval mode, in float32 on the CPU.
+    vocabulary : mapping of str to int
+        Embedding row of each symbol that has its own; row 0 is everybody else.
+    attributes : mapping of str to tuple of str
+        Known values of each attribute (industry, exchange, ...) that the network reads, in order.
+    features : tuple of str
+        Columns of the inputs, in order; a validity column (share of features present) follows the last.
+    normalisation : str
+        ``session``: z-scores within the session over the symbols that the run was trained on, clipped at 5;
+        ``fitted``: by ``scaler``; ``window``: log prices and log volume measured within the window.
+    scaler : FittedScaler or None
+        Constants fitted on `fit`; None for the other two normalisations, which have none.
+    look_back_window : int
+        L: own bars that a forecast reads; 1 for models that see one row at a time.
+    horizons : tuple of int
+        What the outputs are about, in order.
+    """
+
+    name: str
+    workspace: Workspace
+    config: RunConfig
+    module: Any
+    vocabulary: Mapping[str, int]
+    attributes: Mapping[str, tuple[str, ...]]
+    features: tuple[str, ...]
+    normalisation: Normalisation
+    scaler: FittedScaler | None
+    look_back_window: int
+    horizons: tuple[int, ...]
+
+    @property
+    def is_network(self) -> bool:
+        """Whether ``module`` is a ``torch.nn.Module``; else it is a tabular model (ridge, lightgbm)."""
+        return model_entry(self.config.model).kind == "network"
+
+    def index(self, symbols: Sequence[str]) -> I64:
+        """Return embedding rows of symbols in canonical spelling, 0 for those that it never saw.
+
+        Shape (B,), or (B, 1 + A) where the network reads A attributes.
+        """
+        names, store = tuple(symbols), MarketStore.open(self.workspace.market)
+        values = attribute_values(store, tuple(self.attributes), names)
+        return identity_codes(embedding_index(names, tuple(self.vocabulary)), values, self.attributes)
+
+    def predict(self, inputs: F32 | F64, symbol: Sequence[str] | I64 = ()) -> F64:
+        """Return raw scores, the ``score`` of the predictions table.
+
+        Parameters
+        ----------
+        inputs : shape (B, L, F), or (B, F) for a tabular model
+            Normalised values, missing ones 0, validity last; rows before a symbol's first bar are 0. A
+            network takes windows shorter or longer than L too, but was trained and calibrated on L.
+        symbol : sequence of str, or integers as `index` gives them
+            Who each window belongs to, by name or by embedding row; a tabular model asks for none.
+
+        Returns
+        -------
+        F64, shape (B, H)
+            One score a horizon; only their order within a session has a meaning.
+
+        Raises
+        ------
+        UsageError
+            On inputs of another shape, or not as many symbols as windows.
+        """
+        shape, wide = np.shape(inputs), len(self.features) + 1
+        wanted = ("B", "L", wide) if self.is_network else ("B", wide)
+        if len(shape) != len(wanted) or shape[-1] != wide:
+            raise UsageError(
+                f"`{self.name}` reads inputs ({', '.join(map(str, wanted))}), got {shape}",
+                "its columns are `features` and then the validity",
+            )
+        if not self.is_network:
+            return np.asarray(self.module.predict(np.asarray(inputs, np.float32)), np.float64)
+        return self._through(np.asarray(inputs, np.float32), symbol)
+
+    def _through(self, inputs: F32, symbol: Sequence[str] | I64) -> F64:
+        import torch
+
+        named = len(symbol) > 0 and isinstance(symbol[0], str)
+        rows = self.index(symbol) if named else np.asarray(symbol, np.int64)  # type: ignore[arg-type]
+        if len(rows) != len(inputs):
+            raise UsageError(f"{len(inputs)} windows and {len(rows)} symbols", "name one symbol a window")
+        with torch.no_grad():
+            outputs = self.module(torch.from_numpy(inputs), torch.from_numpy(rows), 1)[:, 0]
+        scores = head_of(self.config.data.target).scores(outputs.numpy())
+        return np.asarray(scores, np.float64)
+
+
+def load(workspace: Workspace, run: RunFolder) -> LoadedRun:
+    """Load a finished run.
+
+    Raises
+    ------
+    RunError
+        When it is not finished, or its weights are missing, damaged, of another shape or not numbers.
+    """
+    if not run.is_done:
+        raise RunError(f"run `{run.name}` is not finished", "run its `barcast train` again: it resumes")
+    config, state = from_run(run.read("config.json")), run.read("state.json")
+    features = run_features(run, state["feature_set"])
+    scaler = state["scaler"]
+    return LoadedRun(
+        name=run.name,
+        workspace=workspace,
+        config=config,
+        module=load_model(run, config, state),
+        vocabulary={symbol: row for row, symbol in enumerate(state["vocabulary"], start=1)},
+        attributes={name: tuple(values) for name, values in state.get("attributes", {}).items()},
+        features=tuple(state["features"]),
+        normalisation=_normalisation(features, scaler),
+        scaler=None if scaler is None else FittedScaler(np.array(scaler["mean"]), np.array(scaler["std"])),
+        look_back_window=config.train.look_back_window if config.train else 1,
+        horizons=config.data.horizons,
+    )
+
+
+def _normalisation(features: FeatureSet, scaler: object) -> Normalisation:
+    if features.window_normalised:
+        return "window"
+    return "session" if scaler is None else "fitted"
+
+
+def load_model(run: RunFolder, config: RunConfig, state: Mapping[str, Any]) -> Any:
+    """Return a run's network, in eval mode on the CPU, or tabular model, with the run's weights.
+
+    Raises
+    ------
+    RunError
+        When the weights are missing, damaged, of another shape or not numbers.
+    """
+    from barcast.training.checkpoint import load_arrays
+    from barcast.training.networks import load_network
+
+    entry = model_entry(config.model)
+    try:
+        arrays = load_arrays(run.weights)
+        if entry.kind == "tabular":
+            model = entry.build(config.options, config.seed)
+            model.load(arrays)
+        else:
+            num_outputs = len(config.data.horizons) * head_of(config.data.target).width
+            sizes = (len(state["features"]) + 1, len(state["vocabulary"]), num_outputs)
+            attributes = sizes_of(state.get("attributes", {}))
+            model = load_network(entry, config.options, *sizes, run.weights, attributes, config.num_seeds)
+    except RunError:
+        raise
+    except Exception as error:  # each library has its own word for damage
+        raise RunError(
+            f"the weights of `{run.name}` cannot be used: {error}",
+            "restore its folder, or train it again with --fresh",
+        ) from error
+    broken = [name for name, array in arrays.items() if not np.isfinite(array).all()]
+    if broken:
+        raise RunError(
+            f"the weights of `{run.name}` are not all numbers: {', '.join(broken[:3])}",
+            "train again with a lower --lr",
+        )
+    return model
