@@ -177,7 +177,8 @@ def test_daily_sessions_are_trading_days_in_chinese():
 
 def sources():
     scripts = [(SOURCES / "js" / name).read_text(encoding="utf-8") for name in page.SCRIPTS]
-    return "\n".join([*scripts, (SOURCES / "page.html.j2").read_text(encoding="utf-8")])
+    templates = [SOURCES / f"{name}.html.j2" for name in ("macros", "bar", "page")]
+    return "\n".join([*scripts, *(path.read_text(encoding="utf-8") for path in templates)])
 
 
 def test_every_word_is_used_and_every_used_word_exists():

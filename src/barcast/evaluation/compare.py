@@ -144,6 +144,7 @@ def _row(
         rank_ic_t=_rank_ic_t(scored, rows.horizon),
         design_effect=_design_effect(scored, blocks),
         cost=_cost(scored.name, rows, settings),
+        num_trials=max((settings.num_trials.get(each.run, 0) for each in rows.of(scored.name)), default=0),
     )
 
 

@@ -29,6 +29,7 @@ def notes_on(rows: CommonRows, settings: Settings, table: Table) -> tuple[Note, 
         *_tradable_notes(rows),
         *_sealed_notes(rows, settings),
         *_in_sample_notes(rows),
+        *_search_notes(table),
     )
 
 
@@ -136,6 +137,22 @@ def _in_sample_notes(rows: CommonRows) -> list[Note]:
         "会偏乐观；只看次序的 IC 类指标与 AUC 不受影响。",
     )
     return [Note(IN_SAMPLE, text)]
+
+
+def _search_notes(table: Table) -> list[Note]:
+    return [
+        Note(
+            "searched",
+            Text(
+                f"{row.model}: chosen among {counted(row.num_trials, 'trial')} on `stop`. The best of many "
+                "is partly luck there; on later segments its score is that of one candidate, like any other.",
+                f"{row.model}：在 `stop` 上从 {row.num_trials} 次试验中选出。多次试验中的最好者在 `stop` "
+                "上含有运气成分；在其后的分段上，它与其他结果一样，只是一个候选的得分。",
+            ),
+        )
+        for row in table.rows
+        if row.num_trials
+    ]
 
 
 def _openings_text(openings: Openings) -> Text:

@@ -16,7 +16,16 @@ from typing import TYPE_CHECKING, Literal
 from barcast.core.texts import Text, counted
 from barcast.evaluation.results import NAIVE, Comparison, Cost, Row, Table
 from barcast.evaluation.sums import METRICS
-from barcast.evaluation.words import METRIC_NAMES, SEGMENT_NAMES, cell, number, seconds, size, with_range
+from barcast.evaluation.words import (
+    METRIC_NAMES,
+    SEGMENT_NAMES,
+    among_trials,
+    cell,
+    number,
+    seconds,
+    size,
+    with_range,
+)
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -88,7 +97,8 @@ def _skill_grid(primary: str, table: Table, title: str, language: Language) -> G
 def _skill_cells(row: Row, primary: str, table: Table, language: Language) -> tuple[str, ...]:
     seeds = f" ×{row.num_seeds}" if row.num_seeds > 1 else ""
     name = _say(_NAIVE_MARK, language).format(row.model) if row.kind == NAIVE else row.model
-    cells = [name + seeds, f"{row.coverage:.1%}", with_range(primary, row.scores[primary])]
+    name = _say(Text.same(name + seeds) + among_trials(row.num_trials), language)
+    cells = [name, f"{row.coverage:.1%}", with_range(primary, row.scores[primary])]
     for opponent, differences in ((table.reference, row.vs_reference), (table.best_naive, row.vs_naive)):
         if opponent:
             known = primary in differences and row.model != opponent

@@ -99,6 +99,8 @@ class Row:
         How many times the variance of direction accuracy exceeds that of independent rows.
     cost : Cost
         Time and size.
+    num_trials : int
+        Candidates on `stop` that its options were chosen among; 0 where nobody searched.
     """
 
     model: str
@@ -112,6 +114,7 @@ class Row:
     rank_ic_t: float
     design_effect: float
     cost: Cost = field(default_factory=Cost)
+    num_trials: int = 0
 
 
 @dataclass(frozen=True)

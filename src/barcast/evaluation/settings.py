@@ -28,6 +28,8 @@ class Settings:
     """Names of naive rows; models whose every row is routed ``naive`` count as well."""
     costs: Mapping[str, Cost] = field(default_factory=dict)
     """Time and size, by model or by run; a run tells two trainings of one model apart."""
+    num_trials: Mapping[str, int] = field(default_factory=dict)
+    """Candidates on `stop` that options were chosen among, by run; absent where nobody searched."""
     quantile_levels: tuple[float, ...] = ()
     """Levels of the table's quantiles; without them quantiles are not scored."""
     openings: Openings | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from barcast.core.texts import Text
+from barcast.core.texts import Text, counted
 from barcast.evaluation.results import CONSTANT, Score
 
 #: Column heads of the scores.
@@ -50,8 +50,19 @@ NOTHING = "–"
 
 def model_name(name: str) -> Text:
     """Return how a row is called; ``ridge [run]`` keeps its run."""
-    family, bracket, run = name.partition(" [")
-    return Text(name, _CHINESE_MODELS.get(family, family) + bracket + run)
+    row, bracket, run = name.partition(" [")
+    family, comma, seeds = row.partition(", mean of ")
+    chinese = _CHINESE_MODELS.get(family, family)
+    if comma:
+        chinese += f"（{seeds.split()[0]} 个种子的平均）"
+    return Text(name, chinese + bracket + run)
+
+
+def among_trials(num_trials: int) -> Text:
+    """Return what follows a row's name whose options were chosen among trials on `stop`; else nothing."""
+    if not num_trials:
+        return Text("", "")
+    return Text(f"(best of {counted(num_trials, 'trial')})", f"（{num_trials} 次试验中最好）")
 
 
 def full_name(name: str) -> Text:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
@@ -28,7 +28,9 @@ SECTIONS = (
     "top", "comparison", "time", "meaning", "forecasts", "symbols", "training", "data", "segments",
     "failures", "made",
 )  # fmt: skip
-SCRIPTS = ("1-base.js", "2-table.js", "3-chart.js", "4-figures.js", "5-sections.js", "6-main.js")
+SCRIPTS = (
+    "1-base.js", "2-table.js", "3-chart.js", "4-figures.js", "5-sections.js", "6-switches.js", "7-main.js",
+)  # fmt: skip
 #: Digits that survive on the page; exact values are in the run's own files.
 SIGNIFICANT_DIGITS = 6
 PREDICTION_FIELDS = ("symbol", "as_of", "for_session", "y_hat", "sigma", "p_up", "score", "rank", "note")
@@ -47,6 +49,25 @@ def write_report(path: Path, data: ReportData) -> None:
 
 def render(data: ReportData) -> str:
     """Return the whole page as HTML."""
+    return draw("page.html.j2", SCRIPTS, page_words(data), payload(data), data=data, sections=SECTIONS)
+
+
+def draw(
+    template: str, scripts: Sequence[str], words: Mapping[str, Any], values: Mapping[str, Any], **shown: Any
+) -> str:
+    """Return a page as HTML with everything inside that it needs.
+
+    Parameters
+    ----------
+    template : str
+        Its file; it finds ``words`` and ``shown`` by name.
+    scripts : sequence of str
+        Files of its script, in order.
+    words : mapping
+        Every word of the page as [English, Chinese].
+    values : mapping
+        Plain values that the script reads.
+    """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("barcast.reports", "templates"),
         autoescape=True,
@@ -56,19 +77,16 @@ def render(data: ReportData) -> str:
     environment.filters["plain"] = _plain_text
     environment.filters["moment"] = _moment
     echarts = _resource("vendor/echarts.common.min.js")
-    script = _script()
-    style = _resource("templates/style.css")
-    words = page_words(data)
-    return environment.get_template("page.html.j2").render(
-        data=data,
+    script, style = _script(scripts), _resource("templates/style.css")
+    return environment.get_template(template).render(
         words=words,
-        sections=SECTIONS,
         policy=content_policy([echarts, script], [style]),
         style=Markup(style),
         echarts=Markup(echarts),
         script=Markup(script),
         words_json=Markup(embeddable_json(words)),
-        data_json=Markup(embeddable_json(payload(data))),
+        data_json=Markup(embeddable_json(values)),
+        **shown,
     )
 
 
@@ -101,7 +119,7 @@ def embeddable_json(value: Any) -> str:
 
 def payload(data: ReportData) -> dict[str, Any]:
     """Return what the page's script reads: plain values, rounded, forecasts as packed columns."""
-    plain: dict[str, Any] = _rounded(finite(to_plain(data)))
+    plain: dict[str, Any] = rounded(finite(to_plain(data)))
     for shown_by_template in ("config", "environment", "verdict", "scope"):
         del plain[shown_by_template]
     rows = plain["predictions"]
@@ -111,10 +129,16 @@ def payload(data: ReportData) -> dict[str, Any]:
 
 def page_words(data: ReportData) -> dict[str, list[str]]:
     """Return every word of the page as [English, Chinese], with what a step of its calendar is called."""
-    words: dict[str, list[str]] = json.loads(_resource("templates/words.json"))
+    words = read_words("words.json")
     daily = data.data.frequency == "1d"
     said = {key: Text(en, zh.replace("{session}", "时点")) for key, (en, zh) in words.items()}
     return {key: [text.en, text.zh] for key, one in said.items() for text in (one.in_steps(daily=daily),)}
+
+
+def read_words(name: str) -> dict[str, list[str]]:
+    """Return the words of a file as [English, Chinese]."""
+    words: dict[str, list[str]] = json.loads(_resource(f"templates/{name}"))
+    return words
 
 
 def pack(values: Sequence[Any]) -> dict[str, Any]:
@@ -131,14 +155,15 @@ def pack(values: Sequence[Any]) -> dict[str, Any]:
     return {"each": list(values)}
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
+    """Round every number in a plain value to the digits that survive on a page."""
     if isinstance(value, float):
         short = float(f"{value:.{SIGNIFICANT_DIGITS}g}")
         return int(short) if short.is_integer() and abs(short) < 2**53 else short
     if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
+        return {key: rounded(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_rounded(item) for item in value]
+        return [rounded(item) for item in value]
     return value
 
 
@@ -156,8 +181,8 @@ def _moment(created: str) -> str:
     return f"{moment:%Y-%m-%d %H:%M} {moment.tzname() or ''}".strip()
 
 
-def _script() -> str:
-    body = "\n".join(_resource(f"templates/js/{name}") for name in SCRIPTS)
+def _script(names: Sequence[str]) -> str:
+    body = "\n".join(_resource(f"templates/js/{name}") for name in names)
     return f'"use strict";\n(() => {{\n{body}\n}})();\n'
 
 

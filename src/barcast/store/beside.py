@@ -1,4 +1,4 @@
-"""Tables beside the bars: status, conflicts and failures, one Parquet file for each change.
+"""Tables beside the bars: status, facts, conflicts and failures, one Parquet file for each change.
 
 ``<version>.parquet`` holds from that version of the bars on, until the next file; a table that stays as it
 was is not written again. ``failures/unpublished.parquet`` is what the last update could not use, where it
@@ -16,7 +16,7 @@ import polars as pl
 
 from barcast.core.atomic import atomic_path, sweep_leftovers
 
-NAMES = ("status", "conflicts", "failures")
+NAMES = ("status", "facts", "conflicts", "failures")
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from barcast.core.errors import StoreError
 from barcast.store.meta import FORMAT, refuse_name
 
 _MARK = "importing.json"
-_FOLDERS = ("bars", "status", "conflicts", "failures", "staging")
+_FOLDERS = ("bars", "status", "facts", "conflicts", "failures", "staging")
 
 
 def begin_store(folder: Path) -> None:

@@ -6,7 +6,7 @@
         store.json                    market, frequency, calendar, format
         importing.json                only until then: marks the parts of a first import as ours
         bars/                         Delta table, partitioned by `period` (year, or month under one hour)
-        status/, conflicts/, failures/    <version>.parquet: from that version of bars on
+        status/, facts/, conflicts/, failures/    <version>.parquet: from that version of bars on
         cites/<run>.json              versions that compaction must keep
         kept.json                     versions that the last compaction left
         staging/                      parts of an unfinished import
@@ -226,6 +226,11 @@ class MarketStore:
         found = self._beside("status", version)
         return pl.DataFrame(schema=STATUS_SCHEMA) if found is None else found
 
+    def facts(self, version: int | None = None) -> pl.DataFrame:
+        """Return what is on record about symbols: ``symbol`` and columns of text (``store.facts``)."""
+        found = self._beside("facts", version)
+        return pl.DataFrame(schema={"symbol": pl.String}) if found is None else found
+
     def conflicts(self, version: int | None = None) -> pl.DataFrame:
         """Return all rows of each (symbol, time) that sources gave more than once with different values.
 
@@ -302,7 +307,7 @@ class MarketStore:
         periods : Collection of int, optional
             As in ``BarsTable.commit``.
         beside : Mapping
-            ``status``, ``conflicts``, ``failures`` as of the new version; one that is absent stays as it is.
+            Tables by name (``store.beside``) as of the new version; one that is absent stays as it is.
         """
         self._drop_orphans()
         upcoming = 0 if self.is_empty else self.version + 1

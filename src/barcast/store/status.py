@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,20 +39,41 @@ def read_status(given: Path | str | pl.DataFrame, market: str) -> pl.DataFrame:
     DataError
         When there is no such file or it is no table, and as for ``conform_status``.
     """
+    return read_beside(given, "there is no status table", _NEEDED, partial(conform_status, market=market))
+
+
+def read_beside(
+    given: Path | str | pl.DataFrame,
+    absent: str,
+    needed: str,
+    conform: Callable[[pl.DataFrame], pl.DataFrame],
+) -> pl.DataFrame:
+    """Read a table that stands beside the bars, from a CSV or Parquet file or a frame, and conform it.
+
+    Parameters
+    ----------
+    absent, needed : str
+        What is said when it is not there, and what it needs, for messages.
+
+    Raises
+    ------
+    DataError
+        When there is no such file or it is no table, and whatever ``conform`` refuses, with the file.
+    """
     if isinstance(given, pl.DataFrame):
-        return conform_status(given, market)
+        return conform(given)
     given = Path(given)
     if not given.is_file():
-        raise DataError(f"there is no status table at {given}", "name a CSV or Parquet file")
+        raise DataError(f"{absent} at {given}", "name a CSV or Parquet file")
     with explained("reading", given):
         try:
             if given.suffix in (".parquet", ".pq"):
-                return conform_status(pl.read_parquet(given), market)
-            return conform_status(_split(decode(given.read_bytes())[0]), market)
+                return conform(pl.read_parquet(given))
+            return conform(_split(decode(given.read_bytes())[0]))
         except pl.exceptions.PolarsError as error:
-            raise DataError(f"{given} is no table: {str(error).splitlines()[0]}", _NEEDED) from error
+            raise DataError(f"{given} is no table: {str(error).splitlines()[0]}", needed) from error
         except DataError as error:
-            raise DataError(f"{given}: {error.found}", error.todo or _NEEDED) from error
+            raise DataError(f"{given}: {error.found}", error.todo or needed) from error
 
 
 def _split(text: str) -> pl.DataFrame:
@@ -82,7 +105,7 @@ def conform_status(frame: pl.DataFrame, market: str) -> pl.DataFrame:
     """
     if missing := [name for name in ("symbol", "kind", "start") if name not in frame.columns]:
         raise DataError(f"the status table has no column {', '.join(missing)}", _NEEDED)
-    told = pl.DataFrame([_text(frame, name).alias(f"{name}_told") for name in STATUS_SCHEMA])
+    told = pl.DataFrame([as_text(frame, name).alias(f"{name}_told") for name in STATUS_SCHEMA])
     readings, reasons = read_symbols(told["symbol_told"].drop_nulls().unique(), market)
     names = {spelling: reading.symbol for spelling, reading in readings.items()}
     table = told.with_columns(
@@ -116,7 +139,7 @@ def _why(row: dict[str, Any], reasons: dict[str, str]) -> str:
     return f"{row['symbol_told']} ends on {row['end']}, before it starts on {row['start']}"
 
 
-def _text(frame: pl.DataFrame, name: str) -> pl.Series:
+def as_text(frame: pl.DataFrame, name: str) -> pl.Series:
     """Return a column as text, null where it is empty; dates as 2024-01-31."""
     if name not in frame.columns:
         return pl.Series(name, [None] * len(frame), pl.String)
