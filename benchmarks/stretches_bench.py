@@ -25,7 +25,7 @@ from common import SEGMENTS, log_trial, machine, workspace_for, write_result
 NUM_LOOKS = 24
 
 
-def load():
+def load(model="lstm"):
     """Return the dataset every side trains on."""
     from barcast.core.workspace import Workspace
     from barcast.pipeline.dataset import build_dataset, resolve_features
@@ -33,20 +33,20 @@ def load():
     from barcast.pipeline.settings import resolve
 
     place = Workspace.find(workspace_for("cn_a_share"))
-    config = resolve(place, "lstm", {"segments": SEGMENTS["cn_a_share"], "asof": "2025-08-22"})
+    config = resolve(place, model, {"segments": SEGMENTS["cn_a_share"], "asof": "2025-08-22"})
     market = load_market(place, config.data)
     features = resolve_features(place, config.data.features)
     return config, build_dataset(market, place, features, tabular=False)
 
 
-def prepared():
+def prepared(model="lstm"):
     """Return config, dataset, teaching rows, stop rows, resident tensors and a fresh network."""
     import torch
 
     from barcast.models.registry import model_entry
     from barcast.training.networks import build_network, make_resident
 
-    config, dataset = load()
+    config, dataset = load(model)
     teach, bars = dataset.teach, dataset.market.bars
     stop = np.zeros(len(bars), bool)
     stop[dataset.rows_to_score("stop")] = True
@@ -56,7 +56,7 @@ def prepared():
     )
     torch.manual_seed(0)
     network = build_network(
-        model_entry("lstm"), config.options, dataset.inputs.shape[1], len(dataset.vocabulary), 1, "cpu"
+        model_entry(model), config.options, dataset.inputs.shape[1], len(dataset.vocabulary), 1, "cpu"
     )
     return config, dataset, teach, stop, resident, network
 
@@ -98,7 +98,6 @@ def loader(workers: int, look_limit: int) -> dict:
 
     from barcast.models.network import masked_mse
     from barcast.training.precision import autocast
-    from barcast.training.threads import choose_threads
 
     config, dataset, teach, _, resident, network = prepared()
     judge = judge_of(dataset, resident, network, config.train.look_back_window)
@@ -115,7 +114,7 @@ def loader(workers: int, look_limit: int) -> dict:
         return masked_mse(prediction, wanted[:, None], len(wanted))
 
     first = next(iter(batches))
-    print(f"{choose_threads(lambda: loss_of(*first).backward())} threads", file=sys.stderr)
+    print(f"{fastest_threads(lambda: loss_of(*first).backward())} threads", file=sys.stderr)
     labels, spent, curve, begin = 0, 0.0, [], time.perf_counter()
     for batch in batches:
         network.train()
@@ -134,6 +133,23 @@ def loader(workers: int, look_limit: int) -> dict:
                 break
             begin = time.perf_counter()
     return {"labels_per_second": labels / spent, "curve": curve}
+
+
+def fastest_threads(step) -> int:
+    """Set and return the number of threads inside of operations that makes a step fastest."""
+    import torch
+
+    def seconds(threads):
+        torch.set_num_threads(threads)
+        step()
+        begin = time.perf_counter()
+        for _ in range(3):
+            step()
+        return time.perf_counter() - begin
+
+    best = min({1, torch.get_num_threads()}, key=seconds)
+    torch.set_num_threads(best)
+    return best
 
 
 def windows_of(resident, rows, look_back):

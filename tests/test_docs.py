@@ -11,6 +11,7 @@ import pytest
 import typer
 
 from barcast.cli.app import app
+from barcast.cli.copied import translate
 from barcast.core.workspace import Workspace
 from barcast.models.registry import model_entry
 from barcast.pipeline.market import quality_policy
@@ -147,7 +148,7 @@ def resolve_command(words):
 
 def check_flags(line):
     """Every flag of the line exists; return the command and its arguments."""
-    words = shlex.split(line, comments=True)[1:]
+    words, _ = translate(shlex.split(line, comments=True)[1:])
     stop = next((i for i, word in enumerate(words) if word in ("|", ">", "&&", ";", "&")), len(words))
     command, name, rest = resolve_command(words[:stop])
     known = {flag for option in command.params for flag in (*option.opts, *option.secondary_opts)}

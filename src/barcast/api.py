@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from barcast.core.progress import Progress
 from barcast.core.runs import RunFolder, list_runs
@@ -20,11 +20,20 @@ if TYPE_CHECKING:
 
     from barcast.audit import AuditReport
     from barcast.features import FeatureSet
+    from barcast.pipeline.adapt import Adaptation
+    from barcast.pipeline.champion import Change
     from barcast.pipeline.compare import Compared
     from barcast.pipeline.data_results import ExportResult, ImportResult, StatusResult
+    from barcast.pipeline.diagnose import Diagnosis
     from barcast.pipeline.doctor import Finding
+    from barcast.pipeline.embeddings import SymbolEmbeddings
+    from barcast.pipeline.load import LoadedRun
     from barcast.pipeline.predict import Forecasts
+    from barcast.pipeline.range_test import RangeTested
+    from barcast.pipeline.retrain import Retrained
+    from barcast.pipeline.tune import Tuning
     from barcast.pipeline.workflow import TrainedAndCompared
+    from barcast.planning.plan import Plan
     from barcast.quality import QualityReport
     from barcast.store import Compaction, StoreInfo
 
@@ -135,9 +144,32 @@ def add_status(
     table: Path | str | pl.DataFrame, *, workspace: Place = None, replace: bool = False
 ) -> StatusResult:
     """Put listings, delistings, suspensions and ST spells on record, or ``replace`` all that are."""
-    from barcast.pipeline.data import add_status as run
+    from barcast.pipeline.beside import add_status as run
 
     return run(_place(workspace), table, replace_all=replace)
+
+
+def facts(
+    table: Path | str | pl.DataFrame | None = None,
+    *,
+    workspace: Place = None,
+    replace: bool = False,
+    version: int | None = None,
+) -> pl.DataFrame:
+    """Return what is on record about symbols (name, industry, ...), after adding ``table`` where given.
+
+    Parameters
+    ----------
+    table : path or polars frame, optional
+        One row a symbol: ``symbol`` and columns of text.
+    replace : bool
+        The table takes the place of what the store has.
+    """
+    from barcast.pipeline.beside import add_facts, store_facts
+
+    if table is not None:
+        add_facts(_place(workspace), table, replace_all=replace)
+    return store_facts(_place(workspace), version)
 
 
 def failures(*, workspace: Place = None, version: int | None = None) -> pl.DataFrame:
@@ -233,9 +265,17 @@ def train(
     config: Path | str | None = None,
     final: bool = False,
     refit: str | None = None,
+    tuned: str | None = None,
     fresh: bool = False,
     open_test: bool = False,
     report: bool = True,
+    time_budget: float | None = None,
+    profile: bool = False,
+    track: Sequence[str] | None = None,
+    track_project: str | None = None,
+    track_workspace: str | None = None,
+    track_online: bool = False,
+    output_dir: Path | str | None = None,
     progress: bool = False,
     **options: Any,
 ) -> TrainedAndCompared:
@@ -244,7 +284,8 @@ def train(
     Parameters
     ----------
     size : str, optional
-        Preset of a network: ``small``, ``balanced``, ``large``, ``xl``.
+        Preset of a network: ``small``, ``balanced``, ``large``, ``xl``; ``auto``: the largest that its labels
+        support, that fits, and whose run stays in ``time_budget``.
     config : path, optional
         TOML file with tables ``data``, ``train`` and the model's; ``options`` win over it.
     final : bool
@@ -252,29 +293,147 @@ def train(
     refit : str, optional
         Train nothing: refit this finished run, with its own options, on everything known now (or as of
         ``asof``).
+    tuned : str, optional
+        Train the best of this search (`tune`); ``model`` need not be said then.
     open_test : bool
         Open the sealed test segment; every opening is counted.
+    time_budget : float, optional
+        Minutes that a run may take where the size is ``auto``, 120 by default.
+    profile : bool
+        Measure where a network's time goes and what would be faster, into profile.json of the run.
+    track : sequence of str, optional
+        Trackers that mirror the run: ``("mlflow", "tensorboard")``; ``("none",)`` for none, by default those
+        of ``barcast.toml``.
+    track_project, track_workspace : str, optional
+        The trackers' project, and SwanLab's workspace.
+    track_online : bool
+        Let trackers use the network; keys come from the environment alone.
+    output_dir : path, optional
+        Gets a copy of the finished run's folder.
     **options
         Any option of the data, the loop or the model by its name: ``horizons=(1, 5)``, ``hidden_size=128``.
     """
     from barcast.pipeline.settings import resolve
-    from barcast.pipeline.workflow import refit_config, train_and_report
+    from barcast.pipeline.tracked import train_tracked
+    from barcast.pipeline.tune import tuned_config
+    from barcast.pipeline.workflow import refit_config
+    from barcast.tracking.registry import open_mirror
 
     place, file, parent = _place(workspace), Path(config) if config else None, None
+    mirror = open_mirror(place, track, project=track_project, team=track_workspace, online=track_online)
+    if tuned:
+        model, file = tuned_config(place, tuned, "" if model == "lstm" else model, file, refit)
     if refit:
         parent, resolved = refit_config(place, refit, options, file)
     else:
-        resolved = resolve(place, model, {"size": size, **options}, file)
-    return train_and_report(
+        flags = {"size": size, "time_budget": time_budget, **options}
+        resolved = resolve(place, model, flags, file, progress=Progress(progress))
+    return train_tracked(
         place,
         resolved,
+        mirror,
         parent=parent,
         final=final,
         fresh=fresh,
         open_test=open_test,
         report=report,
+        profile=profile,
+        output_dir=Path(output_dir) if output_dir else None,
         progress=Progress(progress),
     )
+
+
+def plan_train(
+    model: str = "lstm",
+    *,
+    workspace: Place = None,
+    size: str | None = None,
+    time_budget: float | None = None,
+    config: Path | str | None = None,
+    on: str = "this",
+    progress: bool = False,
+    **options: Any,
+) -> Plan:
+    """Say what a training will need, without training: parameters, memory, time, largest batch, scheme.
+
+    Parameters
+    ----------
+    size, time_budget, config, **options
+        As for :func:`train`.
+    on : str
+        ``this`` machine, or a GPU that it does not have: ``a10``, ``rtx3080``, ``h100``, ``h800``.
+    """
+    from barcast.pipeline.plan import plan_train as plan
+    from barcast.pipeline.settings import resolve
+
+    place, shown = _place(workspace), Progress(progress)
+    flags = {"size": size, "time_budget": time_budget, **options}
+    resolved = resolve(place, model, flags, Path(config) if config else None, progress=shown)
+    return plan(place, resolved, target=on, progress=shown)
+
+
+def tune(
+    model: str = "lstm",
+    *,
+    workspace: Place = None,
+    size: str | None = None,
+    config: Path | str | None = None,
+    trials: int = 30,
+    time_budget: float | None = None,
+    parallel: int = 1,
+    space: Path | str | None = None,
+    progress: bool = False,
+    **options: Any,
+) -> Tuning:
+    """Search options of a model and its training by the score on `stop`; the same call goes on.
+
+    Parameters
+    ----------
+    size, config, **options
+        As for :func:`train`; ``size`` and ``options`` are fixed, a file says where the search starts.
+    trials : int
+        Candidates in all, those of earlier calls included.
+    time_budget : float, optional
+        Minutes after which no trial begins.
+    parallel : int
+        Processes; each has its share of the threads.
+    space : path, optional
+        TOML file of what varies: ``lr = { low = 1e-4, high = 1e-2, log = true }``, ``num_layers = [1, 2]``.
+    """
+    from barcast.pipeline.tune import plan_search
+    from barcast.pipeline.tune import tune as search
+
+    place, file = _place(workspace), Path(config) if config else None
+    chosen = {"size": size, **options}
+    resolved, varied = plan_search(place, model, chosen, file, Path(space) if space else None)
+    return search(
+        place, resolved, varied, trials=trials, minutes=time_budget, parallel=parallel,
+        progress=Progress(progress),
+    )  # fmt: skip
+
+
+def range_test(
+    model: str = "lstm",
+    *,
+    workspace: Place = None,
+    size: str | None = None,
+    config: Path | str | None = None,
+    progress: bool = False,
+    **options: Any,
+) -> RangeTested:
+    """Raise the learning rate from 1e-6 to 1 on fresh weights, and say which one to train with; makes no run.
+
+    Parameters
+    ----------
+    size, config, **options
+        As :func:`train`.
+    """
+    from barcast.pipeline.range_test import range_test as run
+    from barcast.pipeline.settings import resolve
+
+    place = _place(workspace)
+    resolved = resolve(place, model, {"size": size, **options}, Path(config) if config else None)
+    return run(place, resolved, progress=Progress(progress))
 
 
 def compare(
@@ -310,19 +469,89 @@ def predict(
     allow_old: bool = False,
     progress: bool = False,
 ) -> Forecasts:
-    """Forecast symbols from their newest bars, with a run's refit where there is one."""
-    from barcast.pipeline.predict import newest_run
+    """Forecast symbols from their newest bars, with the run's refit; without a run, with the champion."""
+    from barcast.pipeline.champion import run_to_serve
     from barcast.pipeline.predict import predict as forecast
 
     place = _place(workspace)
     return forecast(
         place,
-        newest_run(place, run),
+        run_to_serve(place, run, asof),
         symbols=symbols,
         asof=asof,
         allow_old=allow_old,
         progress=Progress(progress),
     )
+
+
+def promote(run: str, *, workspace: Place = None, why: str = "promoted by hand") -> Change:
+    """Make a run the champion, which predicts when nobody names another; of a run with a refit, the refit.
+
+    Raises
+    ------
+    RunError
+        When it is not finished, damaged, or cannot serve the workspace's store.
+    """
+    from barcast.pipeline.champion import promote as crown
+
+    return crown(_place(workspace), run, why=why)
+
+
+def rollback(to: str = "", *, workspace: Place = None) -> Change:
+    """Go back to the champion before, or to the earlier one called ``to``."""
+    from barcast.pipeline.champion import rollback as back
+
+    return back(_place(workspace), to)
+
+
+def retrain(
+    *,
+    workspace: Place = None,
+    promote_if_better: bool = False,
+    margin: float | None = None,
+    min_gain: float | None = None,
+    when_unclear: str = "keep",
+    min_sessions: int = 20,
+    report: bool = True,
+    progress: bool = False,
+) -> Retrained:
+    """Train the champion's recipe on the data as of now and compare with it on `route`.
+
+    Parameters
+    ----------
+    promote_if_better : bool
+        Promote the challenger's refit where the gate passes it.
+    margin, min_gain, when_unclear, min_sessions
+        What passes: see `GatePolicy`.
+
+    Raises
+    ------
+    OverlapError
+        When another retrain of the workspace is at work.
+    """
+    from barcast.pipeline.gate import GatePolicy
+    from barcast.pipeline.retrain import retrain as run
+
+    policy = GatePolicy.of(margin, min_gain, when_unclear, min_sessions)
+    return run(
+        _place(workspace), policy, promote_if_better=promote_if_better, report=report,
+        progress=Progress(progress),
+    )  # fmt: skip
+
+
+def load(run: str, *, workspace: Place = None) -> LoadedRun:
+    """Return a finished run (``"champion"`` is one too) as network, vocabulary and scaler.
+
+    Raises
+    ------
+    RunError
+        When it is not finished, or its weights are missing or damaged.
+    """
+    from barcast.core.runs import open_run
+    from barcast.pipeline.load import load as run_as_object
+
+    place = _place(workspace)
+    return run_as_object(place, open_run(place, run))
 
 
 def report(
@@ -372,6 +601,58 @@ def run_audit(
     return audit_run(place, newest_run(place, run), settings, progress=shown)
 
 
+def embeddings(
+    run: str, *, workspace: Place = None, facts: Path | str | pl.DataFrame | None = None
+) -> SymbolEmbeddings:
+    """Return what a network's run knows of each symbol: ``neighbours``, ``purity``, ``draw``, ``write``.
+
+    Parameters
+    ----------
+    facts : path or polars frame, optional
+        ``symbol`` and columns such as ``name`` and ``industry``, beside what the store has on record.
+    """
+    from barcast.core.runs import open_run
+    from barcast.pipeline.embeddings import read_embeddings
+
+    place = _place(workspace)
+    return read_embeddings(place, open_run(place, run), facts=facts)
+
+
+def adapt(
+    name: str,
+    *,
+    workspace: Place = None,
+    symbols: Sequence[str] = (),
+    asof: str = "",
+    min_labels: int = 120,
+    anyway: bool = False,
+    progress: bool = False,
+) -> Adaptation:
+    """Give symbols that a finished network never saw an embedding of their own: a new run beside it.
+
+    Parameters
+    ----------
+    name : str
+        A network's run; its refit, where it has one, is what is adapted.
+    symbols : sequence of str
+        Empty means every symbol of the store that the run does not know.
+    asof : str
+        Last session that may be known; empty means the store's last.
+    min_labels : int
+        Known labels that a symbol must have.
+    anyway : bool
+        Write a run even where no number of steps beats "unknown" on the labels held out.
+    """
+    from barcast.core.runs import open_run
+    from barcast.pipeline.adapt import adapt as run
+
+    place = _place(workspace)
+    return run(
+        place, open_run(place, name), symbols=symbols, asof=asof, min_labels=min_labels, anyway=anyway,
+        progress=Progress(progress),
+    )  # fmt: skip
+
+
 def runs(*, workspace: Place = None) -> list[RunFolder]:
     """Return the workspace's runs, oldest first."""
     return list_runs(_place(workspace))
@@ -384,11 +665,23 @@ def run_status(run: RunFolder) -> str:
     return status_of(run)
 
 
-def doctor(*, workspace: Place = None) -> list[Finding]:
-    """Say what this machine has: versions, cores, bf16, memory, disk, GPU, caches."""
-    from barcast.pipeline.doctor import examine
+@overload
+def doctor(run: None = None, *, workspace: Place = None, progress: bool = False) -> list[Finding]: ...
+@overload
+def doctor(run: str, *, workspace: Place = None, progress: bool = False) -> Diagnosis: ...
+def doctor(
+    run: str | None = None, *, workspace: Place = None, progress: bool = False
+) -> list[Finding] | Diagnosis:
+    """Say what this machine has; or, of a run, what is wrong with its learning and what binds its speed."""
+    place = _place(workspace)
+    if run is None:
+        from barcast.pipeline.doctor import examine
 
-    return examine(_place(workspace))
+        return examine(place)
+    from barcast.core.runs import open_run
+    from barcast.pipeline.diagnose import diagnose
+
+    return diagnose(place, open_run(place, run), progress=Progress(progress))
 
 
 def quickstart(

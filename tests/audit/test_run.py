@@ -194,7 +194,7 @@ def test_session_statistics_planted_in_the_pipeline(place, run, monkeypatch):
 
 def test_calibration_on_test_planted_in_training(place, run, tmp_path, monkeypatch):
     """Planted in the pipeline: maps are fitted on every scored row instead of those of `weigh`."""
-    from barcast.pipeline import train as verb
+    from barcast.pipeline import forecast as verb
 
     other = Workspace(tmp_path)
     shutil.copytree(place.market, other.market)

@@ -17,9 +17,15 @@ from barcast.cli.copied import translate
         ("train lstm --useGPU", "train lstm", 1),
         ("plan train lstm --num-workers 2", "plan train lstm", 1),
         ("data import --num-workers 2", "data import --num-workers 2", 0),
+        ("train --model lstm --layers 2 --look_back_window 20 --batch_first True",
+         "train --model-type lstm --num-layers 2 --look-back-window 20", 1),
+        ("train --hidden_size=64 --symbols BRK_B", "train --hidden-size=64 --symbols BRK_B", 0),
+        ("train --swanlab_api s3cret --swanlab_project p", "train --track-project p", 1),
+        ("train lstm --resume", "train lstm", 1),
     ],
 )  # fmt: skip
 def test_translate(given, kept, num_notices):
     arguments, notices = translate(given.split())
     assert arguments == kept.split()
     assert len(notices) == num_notices
+    assert "s3cret" not in " ".join(notices)

@@ -13,8 +13,9 @@ from barcast.core.predictions import SEGMENTS
 from barcast.core.workspace import Workspace
 from barcast.pipeline.dataset import build_dataset, resolve_features
 from barcast.pipeline.market import load_bars, load_market, segment_counts
+from barcast.pipeline.record import EXAMPLES, failures
 from barcast.pipeline.settings import DataConfig, resolve
-from barcast.pipeline.train import EXAMPLES, failures, train
+from barcast.pipeline.train import train
 from barcast.pipeline.workflow import describe
 from barcast.store.status import STATUS_SCHEMA
 from tests.store.builders import DAYS as DAYS_US

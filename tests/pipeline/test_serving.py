@@ -14,7 +14,8 @@ import pytest
 from barcast.core.runs import list_runs, open_run
 from barcast.core.workspace import Workspace
 from barcast.pipeline import predict as room
-from barcast.pipeline.compare import _naive, compare_runs, market_of
+from barcast.pipeline.compare import compare_runs, market_of
+from barcast.pipeline.naive import naive_tables
 from barcast.pipeline.report import report_data
 from barcast.pipeline.unfinished import run_status
 from tests.journey.test_journey import DECLARED, run, write_market
@@ -152,7 +153,10 @@ def test_naive_rows_of_other_labels_are_other_rows(spare):
     market = market_of(space, ridge(spare))
     doubled = replace(market, labels=replace(market.labels, y=2 * market.labels.y))
     moved = replace(market, labels=replace(market.labels, tradable=~market.labels.tradable))
-    before, after, flipped = (_naive(space, one, room.Progress(False)) for one in (market, doubled, moved))
+    before, after, flipped = (
+        pl.concat(naive_tables(space, one, "route", 5, room.Progress(False)))
+        for one in (market, doubled, moved)
+    )
     assert after["y"].drop_nulls().to_numpy() == pytest.approx(2 * before["y"].drop_nulls().to_numpy())
     assert (flipped["tradable"] != before["tradable"]).all()
 
@@ -275,7 +279,7 @@ def test_a_comparison_is_shown_where_nothing_can_be_written(spare, capsys, monke
 
     known = [path for path in (spare / "cache" / "naive").glob("*.parquet") if path.unlink() is None]
     before = (ridge(spare).path / "comparison.json").read_bytes()
-    monkeypatch.setattr("barcast.pipeline.compare.write_predictions", refuse)
+    monkeypatch.setattr("barcast.pipeline.naive.write_predictions", refuse)
     monkeypatch.setattr(RunFolder, "write", refuse)
     capsys.readouterr()
     assert known and run("compare", ridge(spare).name, "-w", spare) == 0

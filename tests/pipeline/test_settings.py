@@ -113,4 +113,4 @@ def test_a_run_is_told_by_what_shapes_its_result(tmp_path):
 def test_what_can_be_known_without_data_is_refused_at_once(tmp_path):
     assert "did you mean `lstm`?" in refused(tmp_path, "lstn")
     assert "there is no device `cuda:99`" in refused(tmp_path, flags={"device": "cuda:99"})
-    assert "amp: `fp8` is not one of auto, bf16, off" in refused(tmp_path, flags={"amp": "fp8"})
+    assert "amp: `fp8` is not one of auto, bf16, fp16, off" in refused(tmp_path, flags={"amp": "fp8"})

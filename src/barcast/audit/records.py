@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,7 +22,7 @@ from barcast.features import FeatureSet
 from barcast.labels import forward_labels, trailing_volatility
 from barcast.pipeline import predict as serving
 from barcast.pipeline.dataset import make_panel, make_target
-from barcast.pipeline.forecast import fit_score_map
+from barcast.pipeline.forecast import ScoreMap, fit_target_map
 from barcast.pipeline.market import (
     VOLATILITY_BARS,
     Market,
@@ -30,8 +31,9 @@ from barcast.pipeline.market import (
     segments_of,
     session_times,
 )
+from barcast.pipeline.record import load_maps
 from barcast.pipeline.settings import RunConfig
-from barcast.pipeline.train import SCORED, load_maps
+from barcast.pipeline.train import SCORED
 from barcast.windows.index import MIN_BARS, own_bars
 from barcast.windows.normalise import FittedScaler
 
@@ -209,9 +211,11 @@ def _maps(recorded: Recorded, past: Market, table: pl.DataFrame) -> list[Finding
         inside = _kept_rows(recorded, past, "weigh")[rows]
         rows, score = rows[inside], score[inside]
         y, volatility, session = past.labels.y[rows, column], past.volatility[rows], past.bars.session[rows]
-        fitted = fit_score_map(score, y, volatility, session, written.horizon)
-        for name in ("slope", "width", "volatility"):
-            found, expected = getattr(written, name), getattr(fitted, name)
+        target = recorded.config.data.target
+        fitted = fit_target_map(score, y, volatility, session, written.horizon, target)
+        for name, found, expected in _numbers(
+            written, fitted, own_quantiles=recorded.config.train is not None
+        ):
             if abs(found - expected) > STATE_TOLERANCE * max(abs(expected), abs(found)):
                 return [
                     Finding(
@@ -221,6 +225,20 @@ def _maps(recorded: Recorded, past: Market, table: pl.DataFrame) -> list[Finding
                     )
                 ]  # fmt: skip
     return []
+
+
+def _numbers(
+    written: ScoreMap, fitted: ScoreMap, *, own_quantiles: bool
+) -> Iterator[tuple[str, float, float]]:
+    """Yield name, recorded and expected value of what a map holds.
+
+    The shifts of a network's own quantiles cannot be fitted again from a table that holds them moved already.
+    """
+    for name in ("slope", "width", "volatility", "odds"):
+        yield name, getattr(written, name), getattr(fitted, name)
+    if not own_quantiles:
+        for place, (found, expected) in enumerate(zip(written.shifts, fitted.shifts, strict=True)):
+            yield f"shift {place}", found, expected
 
 
 def _table(recorded: Recorded, table: pl.DataFrame) -> list[Finding]:
@@ -306,6 +324,7 @@ def _repeat(
             "y_hat": score_map.y_hat(scores[:, column]),
             "sigma": score_map.sigma(volatility),
         }
+        again["p_up"] = score_map.p_up(scores[:, column], again["y_hat"], again["sigma"])
         num_values += len(rows) * len(again)
         finding = _first_unlike(part, again, table.filter(pl.col("horizon") == score_map.horizon), asof)
         if finding:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
 from barcast.cli.copied import translate
 from barcast.core.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, BarcastError, ResourceError
+from barcast.core.interruption import Interrupted
 
 app = typer.Typer(
     name="barcast",
@@ -20,7 +22,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Start with `barcast quickstart`. Exit codes: 0 fine, 2 usage, 3 data, 4 store, 5 run, 6 disk or "
-    "memory, 7 leak found, 70 a bug of ours, 130 interrupted.",
+    "memory, 7 leak found, 70 a bug of ours, 75 another retrain is at work, 130 Ctrl-C, "
+    "143 SIGTERM.",
 )
 
 
@@ -39,28 +42,43 @@ def _root(
 def _assemble() -> None:
     """Hang every command into the app; each file is thin and imports its room only when it runs."""
     from barcast.cli import (
+        adapt,
         audit,
+        champion,
         check,
         compare,
         data,
         doctor,
+        embeddings,
+        facts,
         features,
+        plan,
         predict,
         quickstart,
         report,
+        retrain,
         runs,
         train,
+        tune,
     )
 
     app.command("quickstart")(quickstart.quickstart)
     data.app.command("check")(check.check)
+    data.app.command("facts")(facts.facts)
     app.add_typer(data.app, name="data")
     app.add_typer(features.app, name="features")
     app.command("train")(train.train)
+    app.add_typer(plan.app, name="plan")
+    app.command("tune")(tune.tune)
     app.command("compare")(compare.compare)
     app.command("predict")(predict.predict)
+    app.command("promote")(champion.promote)
+    app.command("rollback")(champion.rollback)
+    app.command("retrain")(retrain.retrain)
     app.command("report")(report.report)
     app.command("audit")(audit.audit)
+    app.command("embeddings")(embeddings.embeddings)
+    app.command("adapt")(adapt.adapt)
     app.command("runs")(runs.runs)
     app.command("doctor")(doctor.doctor)
 
@@ -75,6 +93,8 @@ _COMMAND_LINE_ERROR: Any = next(
 
 
 _INTERRUPTED = "interrupted; the same command goes on where it stopped"
+#: Codes from here on say which signal ended a command.
+_SIGNALLED = 128
 
 
 def main() -> None:
@@ -84,19 +104,31 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     debug = "--debug" in sys.argv
     arguments, notices = translate([argument for argument in sys.argv[1:] if argument != "--debug"])
+    sys.argv[1:] = arguments  # what a run records as its command
     for notice in notices:
         typer.echo(notice, err=True)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # started by torchrun
+        from barcast.training.distributed import in_team
+
+        sys.exit(in_team(lambda: _run(arguments, debug), lambda helping: _explained(helping, debug)))
     sys.exit(_run(arguments, debug))
 
 
 def _run(arguments: list[str], debug: bool) -> int:
+    return _explained(lambda: app(args=arguments, standalone_mode=False), debug)
+
+
+def _explained(command: Callable[[], Any], debug: bool) -> int:
     try:
-        code = app(args=arguments, standalone_mode=False)
+        code = command()
     except BarcastError as error:
         return _explain(str(error), error.exit_code, debug)
     except _COMMAND_LINE_ERROR as error:
         error.show()
         return int(error.exit_code)
+    except Interrupted as interruption:
+        resume = f": {interruption.resume}" if interruption.resume else ""
+        return _explain(_INTERRUPTED + resume, interruption.exit_code, debug)
     except (KeyboardInterrupt, typer.Abort):
         return _explain(_INTERRUPTED, EXIT_INTERRUPTED, debug)
     except BrokenPipeError:
@@ -122,5 +154,5 @@ def _run(arguments: list[str], debug: bool) -> int:
 def _explain(message: str, code: int, debug: bool) -> int:
     if debug:
         traceback.print_exc()
-    typer.echo(f"error: {message}" if code != EXIT_INTERRUPTED else message, err=True)
+    typer.echo(f"error: {message}" if code < _SIGNALLED else message, err=True)
     return code

@@ -18,7 +18,20 @@ WorkspaceOption = Annotated[
     typer.Option("--workspace", "-w", help="Folder to work in (or BARCAST_WORKSPACE; default: here)."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, nothing else.")]
+TimeBudgetOption = Annotated[
+    float | None, typer.Option(help="Minutes that a run may take where --size auto chooses (120).")
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Nothing but the result, in short.")]
+TrackOption = Annotated[
+    str | None, typer.Option(help="Mirror the run: swanlab, mlflow, tensorboard; several: a,b; or none.")
+]
+TrackProjectOption = Annotated[
+    str | None, typer.Option(help="SwanLab project, MLflow experiment, TensorBoard folder.")
+]
+TrackWorkspaceOption = Annotated[str | None, typer.Option(help="SwanLab workspace (organisation).")]
+TrackOnlineOption = Annotated[
+    bool, typer.Option("--track-online", help="Let trackers use the network; keys from the environment.")
+]
 
 
 def language(text: str) -> Language:

@@ -203,25 +203,16 @@ def status(
     json_output: JsonOption = False,
 ) -> None:
     """Add listings, delistings, suspensions and ST spells to the store; without a table, list what it has."""
-    from barcast.cli.show import print_json
-    from barcast.core.config import to_plain
-    from barcast.pipeline.data import add_status, store_status
+    from barcast.cli.show import print_added
+    from barcast.pipeline.beside import add_status
+    from barcast.pipeline.data import store_status
 
     if table is None and replace:
         raise UsageError("--replace without a table", "barcast data status TABLE --replace")
     if table is None:
-        _show_rows(store_status(workspace, version), json_output)
+        show_rows(store_status(workspace, version), json_output)
         return
-    done = add_status(workspace, table, replace_all=replace)
-    if json_output:
-        print_json(to_plain(done))
-        return
-    what = f"version {done.version}" if done.published else f"nothing new; still version {done.version}"
-    typer.echo(f"{what}: {done.num_given:,} rows given, {done.num_facts:,} in the store")
-    if done.not_stored:
-        typer.echo(
-            f"  {len(done.not_stored):,} symbols have no bar here, e.g. {', '.join(done.not_stored[:5])}"
-        )
+    print_added(add_status(workspace, table, replace_all=replace), json_output)
 
 
 @app.command()
@@ -262,7 +253,7 @@ def conflicts(
     """List the rows that disagree about a bar; the one marked as kept is stored."""
     from barcast.pipeline.data import store_conflicts
 
-    _show_rows(store_conflicts(workspace, version), json_output)
+    show_rows(store_conflicts(workspace, version), json_output)
 
 
 @app.command()
@@ -431,7 +422,7 @@ def _show_failures(rows: list[dict[str, Any]]) -> None:
         typer.echo(f"  {where} {row['symbol'] or ''}{what}: {row['reason']}")
 
 
-def _show_rows(rows: pl.DataFrame, json_output: bool) -> None:
+def show_rows(rows: pl.DataFrame, json_output: bool) -> None:
     """Print a table: JSON, or lines of comma-separated values that other programs read too."""
     from barcast.cli.show import print_json
 

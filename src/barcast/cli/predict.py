@@ -13,7 +13,9 @@ from barcast.cli.app_options import JsonOption, QuietOption, WorkspaceOption, wo
 def predict(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="RUN", help="Run; none: the newest with a refit, else not ridge, else any."),
+        typer.Argument(
+            metavar="RUN", help="Run; none: the champion, else the newest with a refit, else not ridge."
+        ),
     ] = None,
     workspace: WorkspaceOption = None,
     symbols: Annotated[
@@ -34,14 +36,15 @@ def predict(
     from barcast.cli.show import print_forecasts, print_json
     from barcast.core.progress import Progress
     from barcast.core.workspace import Workspace
-    from barcast.pipeline.predict import check_output, newest_run, predict, write_table
+    from barcast.pipeline.champion import run_to_serve
+    from barcast.pipeline.predict import check_output, predict, write_table
 
     place = Workspace.find(workspace)
     if output:
         check_output(output)
     forecasts = predict(
         place,
-        newest_run(place, name),
+        run_to_serve(place, name, asof or ""),
         symbols=words(symbols) or (),
         asof=asof or "",
         allow_old=allow_old,

@@ -23,6 +23,7 @@ def quickstart(
     from pathlib import Path
 
     from barcast.cli.show import print_compared, print_forecasts, print_json, print_next
+    from barcast.core.interruption import signals_taken
     from barcast.core.memory import keep_freed_memory
     from barcast.core.progress import Progress
     from barcast.core.workspace import ENVIRONMENT_VARIABLE, Workspace
@@ -30,7 +31,8 @@ def quickstart(
 
     keep_freed_memory()
     place = Workspace.find(workspace or os.environ.get(ENVIRONMENT_VARIABLE) or Path("quickstart"))
-    result = quickstart(place, fresh=fresh, progress=Progress(enabled=not quiet))
+    with signals_taken():
+        result = quickstart(place, fresh=fresh, progress=Progress(enabled=not quiet))
     if json_output:
         print_json(result.plain())
         return

@@ -22,7 +22,7 @@ def _declared(
     ] = None,
     model_type: Annotated[str | None, typer.Option(help="The same as the argument.")] = None,
     size: Annotated[
-        str | None, typer.Option(help="Preset of a network: small, balanced, large, xl (see --list).")
+        str | None, typer.Option(help="Preset of a network: small, balanced, large, xl, or auto.")
     ] = None,
     config: Annotated[
         Path | None, typer.Option("--config", help="TOML file with tables data, train and the model's.")
@@ -38,7 +38,9 @@ def _declared(
     symbols: Annotated[str | None, typer.Option(help="Only these symbols, separated by commas.")] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first so many symbols.")] = None,
     asof: Annotated[str | None, typer.Option(help="Last session that may be known: 2024-03-08.")] = None,
-    target: Annotated[str | None, typer.Option(help="auto, rank, return or volatility_scaled.")] = None,
+    target: Annotated[
+        str | None, typer.Option(help="auto, rank, return, volatility_scaled, direction or quantiles.")
+    ] = None,
     look_back_window: Annotated[int | None, typer.Option(help="Own bars a prediction reads.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Most epochs.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Labels a step.")] = None,
@@ -52,16 +54,39 @@ def _declared(
     stock_embedding_dim: Annotated[
         int | None, typer.Option(help="Width of the symbol embedding; 0: no identity.")
     ] = None,
+    id_dropout: Annotated[
+        float | None, typer.Option(help='How often a training sample is shown as "never seen".')
+    ] = None,
+    static: Annotated[
+        str | None, typer.Option(help="Attributes with an embedding each: industry,board,exchange.")
+    ] = None,
     dropout: Annotated[float | None, typer.Option(help="Dropout.")] = None,
     gradient_accumulation_steps: Annotated[
         int | None, typer.Option(help="Parts a batch is computed in.")
     ] = None,
-    amp: Annotated[str | None, typer.Option(help="auto, bf16 or off.")] = None,
+    jitter: Annotated[
+        float | None, typer.Option(help="Noise on training inputs, in standard deviations.")
+    ] = None,
+    time_warp: Annotated[int | None, typer.Option(help="Most bars that training inputs may lag.")] = None,
+    feature_dropout: Annotated[
+        float | None, typer.Option(help="How often a training sample misses a feature.")
+    ] = None,
+    amp: Annotated[str | None, typer.Option(help="auto, bf16, fp16 or off.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1.")] = None,
     threads: Annotated[
         int | None, typer.Option(help="Processor threads of a step; 0: measure once, keep it with the run.")
     ] = None,
+    checkpoint_seconds: Annotated[float | None, typer.Option(help="Time between checkpoints.")] = None,
+    panel_memory_gib: Annotated[
+        float | None, typer.Option(help="Most GiB of the panel on the device; beyond it comes in shards.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    num_seeds: Annotated[
+        int | None, typer.Option("--seeds", help="Networks of one run, their outputs averaged.")
+    ] = None,
+    warm_start: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Start from this finished run's weights, or `champion`.")
+    ] = None,
     hold_out_fold: Annotated[
         int | None, typer.Option(help="0..19: keep this twentieth of the symbols out of training.")
     ] = None,
@@ -74,6 +99,7 @@ _READERS: dict[str, Callable[[str | None], Any]] = {
     "horizons": lambda typed: numbers(typed, "--horizon"),
     "segments": words,
     "symbols": words,
+    "static": words,
 }
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from barcast.core.texts import Language
     from barcast.pipeline.compare import Compared
+    from barcast.pipeline.data_results import StatusResult
     from barcast.pipeline.predict import Forecasts
 
 
@@ -38,6 +39,21 @@ def echo_config(config: dict[str, Any], progress: Progress) -> None:
         if values:
             line = "  ".join(f"{key}={_short(value)}" for key, value in values.items())
             progress.note(f"{section:8}{line}")
+
+
+def print_added(done: StatusResult, json_output: bool) -> None:
+    """Say what a table beside the bars became."""
+    from barcast.core.config import to_plain
+
+    if json_output:
+        print_json(to_plain(done))
+        return
+    what = f"version {done.version}" if done.published else f"nothing new; still version {done.version}"
+    typer.echo(f"{what}: {done.num_given:,} rows given, {done.num_facts:,} in the store")
+    if done.not_stored:
+        typer.echo(
+            f"  {len(done.not_stored):,} symbols have no bar here, e.g. {', '.join(done.not_stored[:5])}"
+        )
 
 
 def print_models(json_output: bool) -> None:

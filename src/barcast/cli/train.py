@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from barcast.cli.app_options import JsonOption, QuietOption, WorkspaceOption
+from barcast.cli.app_options import (
+    JsonOption,
+    QuietOption,
+    TimeBudgetOption,
+    TrackOnlineOption,
+    TrackOption,
+    TrackProjectOption,
+    TrackWorkspaceOption,
+    WorkspaceOption,
+    words,
+)
 from barcast.cli.run_options import with_run_options
 
 if TYPE_CHECKING:
@@ -30,11 +40,28 @@ def train(
         str | None,
         typer.Option(metavar="RUN", help="Train nothing: refit this finished run on everything known now."),
     ] = None,
+    tuned: Annotated[
+        str | None, typer.Option(metavar="TUNE", help="Train the best of this search (`barcast tune`).")
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Train again even if the run is there.")] = False,
     open_test: Annotated[
         bool, typer.Option("--open-test", help="Open the sealed test segment; every opening is counted.")
     ] = False,
     report: Annotated[bool, typer.Option(help="Write report.html.")] = True,
+    output_dir: Annotated[
+        Path | None, typer.Option(help="Copy the finished run's folder to this place too.")
+    ] = None,
+    time_budget: TimeBudgetOption = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Measure where a network's time goes and what would be faster.")
+    ] = False,
+    track: TrackOption = None,
+    track_project: TrackProjectOption = None,
+    track_workspace: TrackWorkspaceOption = None,
+    track_online: TrackOnlineOption = False,
+    range_test: Annotated[
+        bool, typer.Option("--range-test", help="Train nothing: raise the rate step by step, suggest one.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done, train nothing.")
     ] = False,
@@ -44,22 +71,39 @@ def train(
 ) -> None:
     """Train a model on the whole store, compare it with naive rows and ridge, write the report."""
     from barcast.cli.show import print_models
+    from barcast.core.progress import Progress
     from barcast.core.workspace import Workspace
     from barcast.pipeline.settings import resolve
+    from barcast.pipeline.tune import tuned_config
     from barcast.pipeline.workflow import refit_config
+    from barcast.tracking.registry import open_mirror
 
     if list_models:
         print_models(json_output)
         return
-    place = Workspace.find(workspace)
+    place, flags = Workspace.find(workspace), {**flags, "time_budget": time_budget}
+    mirror = open_mirror(
+        place, words(track), project=track_project, team=track_workspace, online=track_online
+    )
+    if tuned:
+        model, config = tuned_config(place, tuned, model, config, refit)
     if refit:
         parent, resolved = refit_config(place, refit, flags, config, model)
     else:
-        parent, resolved = None, resolve(place, model or "lstm", flags, config)
+        parent, resolved = (
+            None,
+            resolve(place, model or "lstm", flags, config, progress=Progress(enabled=not quiet)),
+        )
     if dry_run:
         _describe(place, resolved, json_output, quiet)
         return
-    how = {"parent": parent, "final": final, "fresh": fresh, "open_test": open_test, "report": report}
+    if range_test:
+        _test_rates(place, resolved, json_output, quiet)
+        return
+    how: dict[str, Any] = {
+        "parent": parent, "final": final, "fresh": fresh, "open_test": open_test, "report": report,
+        "mirror": mirror, "profile": profile, "output_dir": output_dir,
+    }  # fmt: skip
     _train(place, resolved, how, json_output, quiet)
 
 
@@ -75,16 +119,41 @@ def _describe(place: Workspace, config: RunConfig, json_output: bool, quiet: boo
     print_json(description) if json_output else print_description(description)
 
 
-def _train(place: Workspace, config: RunConfig, how: dict[str, Any], json_output: bool, quiet: bool) -> None:
-    from barcast.cli.show import echo_config, print_compared, print_forecasts, print_json
+def _test_rates(place: Workspace, config: RunConfig, json_output: bool, quiet: bool) -> None:
+    from barcast.cli.show import echo_config, print_json
     from barcast.core.memory import keep_freed_memory
     from barcast.core.progress import Progress
-    from barcast.pipeline.workflow import train_and_report
+    from barcast.pipeline.range_test import range_test
 
     keep_freed_memory()
     progress = Progress(enabled=not quiet)
     echo_config(config.plain(), progress)
-    result = train_and_report(place, config, progress=progress, **how)
+    found = range_test(place, config, progress=progress)
+    if json_output:
+        print_json(found.plain())
+        return
+    if found.steepest and found.lowest:
+        typer.echo(f"the loss fell fastest at {found.steepest:.2g} and was lowest at {found.lowest:.2g}")
+    else:
+        typer.echo("the loss fell nowhere beyond its noise")
+    typer.echo(f"it ran away at {found.diverged:.2g}" if found.diverged else "it ran away nowhere up to 1")
+    typer.echo(f"suggested: --lr {found.suggested:.2g} (this command would take {found.lr:g})")
+    typer.echo(f"curve: {found.picture}, {found.json_file}")
+
+
+def _train(place: Workspace, config: RunConfig, how: dict[str, Any], json_output: bool, quiet: bool) -> None:
+    from barcast.cli.diagnosis import print_profile
+    from barcast.cli.show import echo_config, print_compared, print_forecasts, print_json
+    from barcast.core.interruption import signals_taken
+    from barcast.core.memory import keep_freed_memory
+    from barcast.core.progress import Progress
+    from barcast.pipeline.tracked import train_tracked
+
+    keep_freed_memory()
+    progress = Progress(enabled=not quiet)
+    echo_config(config.plain(), progress)
+    with signals_taken():
+        result = train_tracked(place, config, progress=progress, **how)
     if json_output:
         print_json(result.plain())
     elif quiet:
@@ -92,6 +161,8 @@ def _train(place: Workspace, config: RunConfig, how: dict[str, Any], json_output
     else:
         print_compared(result.compared)
         print_forecasts(result.forecasts, limit=10)
+        if how["profile"] and (result.run.path / "profile.json").is_file():
+            print_profile(result.run.read("profile.json"))
 
 
 def _print_essentials(result: TrainedAndCompared) -> None:

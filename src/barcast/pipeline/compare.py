@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
-from barcast.core.cache import evict
-from barcast.core.config import digest
-from barcast.core.errors import ResourceError, RunError
-from barcast.core.predictions import SEGMENTS, read_predictions, write_predictions
+from barcast.core.errors import RunError
+from barcast.core.predictions import QUANTILE_LEVELS, SEGMENTS, read_predictions
 from barcast.core.progress import Progress
 from barcast.core.runs import RunFolder, list_runs, open_run
 from barcast.core.workspace import Workspace
@@ -25,17 +19,15 @@ from barcast.evaluation.compare import compare_rows
 from barcast.evaluation.results import Comparison, Cost
 from barcast.evaluation.sealed import FILE_NAME, Openings, SealedTest, TestSeal
 from barcast.evaluation.settings import Settings
-from barcast.models.registry import model_entries
 from barcast.pipeline.dataset import resolve_features
-from barcast.pipeline.forecast import base_rows, naive_rows
+from barcast.pipeline.forecast import base_rows
 from barcast.pipeline.market import Market, load_market
+from barcast.pipeline.naive import naive_tables, spared
 from barcast.pipeline.settings import from_run, resolve
-from barcast.pipeline.train import SCORED, train
+from barcast.pipeline.train import train
 
 #: The trained row that every table holds.
 REFERENCE = "ridge"
-#: What the cache of naive rows may hold; the newest entry is always kept.
-NAIVE_CACHE_BYTES = 1 << 30
 #: Options that make labels or segments others.
 _LABEL_OPTIONS = ("horizons", "delay", "segments", "shares", "quality")
 
@@ -90,14 +82,9 @@ def compare_runs(
     market = market or _market_again(workspace, runs[0], progress)
     reference = _reference(workspace, runs, market, progress)
     everyone = list({run.name: run for run in [*runs, reference]}.values())
-    table = pl.concat(
-        [_naive(workspace, market, progress), *(read_predictions(run.predictions) for run in everyone)]
-    )
     openings, seen = _openings(workspace, market, runs, open_test)
-    if seen:
-        table = _with_outcomes(table, market)
     rows = tuple(
-        align(table, segment=name, horizon=horizon)
+        align(_table(workspace, market, everyone, name, horizon, progress), segment=name, horizon=horizon)
         for name in dict.fromkeys((*segments, *["test"] * seen))
         for horizon in market.labels.spec.horizons
     )
@@ -105,25 +92,27 @@ def compare_runs(
         cross_sectional=not market.small_universe,
         reference=_name_of_reference(reference, rows[0]),
         costs={run.name: _cost(run) for run in everyone},
+        num_trials={run.name: int(run.info.get("num_trials", 0)) for run in everyone},
         openings=openings,
         daily=market.bars.calendar.is_daily,
         survivors_only=market.quality.survivors_only,
+        quantile_levels=QUANTILE_LEVELS if market.config.target == "quantiles" else (),
     )
     comparisons = tuple(compare_rows(part, settings) for part in rows)
     if len(runs) == 1:
-        with _spared(progress, "the scores in comparison.json"):
+        with spared(progress, "the scores in comparison.json"):
             _keep_scores(runs[0], comparisons)
     return Compared(comparisons, rows, tuple(run.name for run in runs), openings)
 
 
-@contextmanager
-def _spared(progress: Progress, what: str) -> Iterator[None]:
-    """Go on with a note where the workspace cannot be written: what was computed is not lost for it."""
-    try:
-        yield
-    except (ResourceError, OSError) as error:
-        found = error.found if isinstance(error, ResourceError) else str(error)
-        progress.note(f"not kept, {what}: {found}")
+def _table(
+    workspace: Workspace, market: Market, runs: Sequence[RunFolder], segment: str, horizon: int,
+    progress: Progress,
+) -> pl.DataFrame:  # fmt: skip
+    """Return what rules and runs say of one segment and horizon; all of them at once would not fit."""
+    said = [read_predictions(run.predictions, segment=segment, horizon=horizon) for run in runs]
+    table = pl.concat([*naive_tables(workspace, market, segment, horizon, progress), *said])
+    return _with_outcomes(table, market) if segment == "test" else table
 
 
 def _keep_scores(run: RunFolder, comparisons: Sequence[Comparison]) -> None:
@@ -270,34 +259,6 @@ def _reference(
 def _name_of_reference(run: RunFolder, rows: CommonRows) -> str:
     """Name the reference by its run, unless another ridge that says the same stands for it in the table."""
     return run.name if any(forecast.run == run.name for forecast in rows.forecasts) else REFERENCE
-
-
-def _naive(workspace: Workspace, market: Market, progress: Progress) -> pl.DataFrame:
-    """Return the naive rows, from the cache where this data and label were asked before by the same code."""
-    rules = [entry for entry in model_entries() if entry.kind == "naive"]
-    modules = {entry.build.__module__ for entry in rules} | {base_rows.__module__}
-    code = [Path(sys.modules[name].__file__ or "").read_text(encoding="utf-8") for name in sorted(modules)]
-    folder = workspace.cache / "naive"
-    path = folder / f"{digest([market.data_key, _labels_digest(market), code])}.parquet"
-    if path.is_file():
-        with _spared(progress, "when the cached naive rows were last used"):
-            os.utime(path)  # eviction goes by last use
-        return read_predictions(path)
-    progress.note("naive rows")
-    rows = np.flatnonzero(market.rows_of(*SCORED))
-    table = pl.concat([naive_rows(market, rows, entry.name, entry.build) for entry in rules])
-    with _spared(progress, "the cache of naive rows"):
-        write_predictions(path, table)
-        evict(folder, ".parquet", NAIVE_CACHE_BYTES, keep=path)
-    return table
-
-
-def _labels_digest(market: Market) -> str:
-    """Name what naive rows say of each row, by its values: whatever code or options made them."""
-    labels, state = market.labels, hashlib.blake2b(repr(market.label_key).encode(), digest_size=16)
-    for array in (labels.y, labels.known_at, labels.tradable, market.segment, market.volatility):
-        state.update(np.ascontiguousarray(array).view(np.uint8).data)
-    return state.hexdigest()
 
 
 def _with_outcomes(table: pl.DataFrame, market: Market) -> pl.DataFrame:

@@ -24,7 +24,6 @@ from barcast.pipeline.data_results import (
     ExportResult,
     ImportPlan,
     ImportResult,
-    StatusResult,
     nothing_new,
     result_of,
 )
@@ -153,40 +152,6 @@ def update_data(
         store.staging().clear()
     result = result_of(task, history, version, resumed, change.rows, failures)
     return replace(result, published=published, changes=change.counts, examples=change.examples)
-
-
-def add_status(
-    workspace: Place, status: Path | str | pl.DataFrame, *, replace_all: bool = False
-) -> StatusResult:
-    """Add listings, delistings, suspensions and ST spells to a store, without any bar.
-
-    The same symbol, kind and start is the same fact, told anew. With ``replace_all`` the table given takes
-    the place of the stored one, so that a wrong fact can go; older versions keep theirs.
-
-    Raises
-    ------
-    StoreError
-        When there is no store.
-    DataError
-        When the store is empty, or the table cannot be read, with the first such rows.
-    """
-    store = MarketStore.open(find_workspace(workspace).market)
-    facts = read_status(status, store.meta.market)
-    with writer_lock(store.path):
-        version = store.version
-        beside = {"status": facts if replace_all else join_status(store.status(), facts)}
-        published = store.beside.differ(version, beside)
-        if published:
-            note = {"verb": "status", "num_read": len(facts), "replaced": replace_all}
-            version = store.publish(store.table.empty(), note, periods=(), beside=beside)
-    return StatusResult(
-        store=str(store.path),
-        version=version,
-        published=published,
-        num_given=len(facts),
-        num_facts=len(beside["status"]),
-        not_stored=tuple(sorted(set(facts["symbol"]) - set(store.symbols(version)))),
-    )
 
 
 def compact_store(workspace: Place, *, keep_hours: int = 24) -> Compaction:

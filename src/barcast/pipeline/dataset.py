@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from barcast.core.bars import Bars
 from barcast.core.errors import DataError, UsageError
 from barcast.core.runs import RunFolder
 from barcast.core.workspace import Workspace
-from barcast.evaluation.metrics import rank_ic
+from barcast.evaluation.metrics import auc, rank_ic
 from barcast.features import (
     FeatureSet,
     Panel,
@@ -22,6 +22,7 @@ from barcast.features import (
     user_feature_sets,
 )
 from barcast.labels import TargetSpec, build_target
+from barcast.pipeline.attributes import Values, identity_codes, vocabularies
 from barcast.pipeline.market import Market, held_out
 from barcast.windows.index import MIN_BARS, own_bars
 from barcast.windows.normalise import FittedScaler, session_normalise
@@ -42,15 +43,17 @@ class Dataset:
     target : F32, shape (R, H)
         Training target on every labelled row; which rows may teach is ``fit``.
     target_name : str
-        ``rank`` or ``volatility_scaled`` or ``return``.
+        As asked for, ``auto`` resolved.
     vocabulary : tuple of str
         Symbols with an embedding of their own, in order; index 0 is everybody else.
-    embedding : I64, shape (S,)
-        Embedding index of each symbol of the bars.
+    embedding : I64, shape (S,) or (S, 1 + A)
+        Embedding index of each symbol of the bars, and of its attributes where the model reads them.
     scaler : FittedScaler or None
         What the inputs were normalised with; None for session statistics or raw logs.
     teach : Bools, shape (R,)
         Rows whose labels may teach: `fit`, or every known label for a final refit.
+    attributes : mapping
+        Vocabulary of each attribute that the model reads, in the order of its options.
     """
 
     market: Market
@@ -63,6 +66,7 @@ class Dataset:
     scaler: FittedScaler | None
 
     teach: Bools
+    attributes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def rows_to_score(self, *segments: str) -> I64:
         """Return the rows of the named segments that get a prediction, in order."""
@@ -74,7 +78,10 @@ class Dataset:
         return rows[~_held_rows(self.market)[rows]]
 
     def stop_score(self) -> Callable[[I64, F32 | F64], float]:
-        """Return the function that judges outputs on `stop`: mean RankIC, or R² of the target if small."""
+        """Return the function that judges scores on `stop`: mean RankIC.
+
+        For a small universe R² of the target, or of a direction twice the area under the curve less one.
+        """
         market, target = self.market, self.target
         y, session = market.labels.y, market.bars.session
         num_sessions = len(market.bars.calendar)
@@ -87,13 +94,19 @@ class Dataset:
             means = [values[np.isfinite(values)].mean() for values in series if np.isfinite(values).any()]
             return float(np.mean(means)) if means else float("nan")
 
+        def calls(rows: I64, outputs: F32 | F64) -> float:
+            pairs = zip(target[rows].T, outputs.T, strict=True)
+            return float(np.mean([2 * auc(t.astype(np.float64), o.astype(np.float64)) - 1 for t, o in pairs]))
+
         def through_time(rows: I64, outputs: F32 | F64) -> float:
             wanted = target[rows]
             known = np.isfinite(wanted)
             error = np.square(np.where(known, wanted - outputs, 0.0)).sum()
             return float(1.0 - error / max(float(np.square(wanted[known]).sum()), 1e-12))
 
-        return through_time if market.small_universe else across
+        if not market.small_universe:
+            return across
+        return calls if self.target_name == "direction" else through_time
 
 
 def enough_history(market: Market) -> Bools:
@@ -112,8 +125,9 @@ def teaching_rows(market: Market, target: F32, final: bool = False) -> Bools:
 
 
 def build_dataset(
-    market: Market, workspace: Workspace, features: FeatureSet, *, tabular: bool, final: bool = False
-) -> Dataset:
+    market: Market, workspace: Workspace, features: FeatureSet, *, tabular: bool, final: bool = False,
+    attributes: Values | None = None,
+) -> Dataset:  # fmt: skip
     """Compute (or fetch from the cache) the features and normalise them.
 
     Parameters
@@ -124,6 +138,8 @@ def build_dataset(
         Whether the model sees one row at a time.
     final : bool
         Whether every known label teaches (a refit) rather than `fit` alone.
+    attributes : mapping, optional
+        Values of the attributes that the model reads, for each symbol of the bars.
 
     Raises
     ------
@@ -150,8 +166,9 @@ def build_dataset(
             "without a target (are all prices equal?)",
             "barcast data check; give more history, or another --target",
         )
-    taught = np.unique(market.bars.symbol_of_row[teach])
-    vocabulary = tuple(market.bars.symbols[position] for position in taught)
+    taught = np.isin(np.arange(market.bars.num_symbols), market.bars.symbol_of_row[teach])
+    vocabulary = tuple(market.bars.symbols[position] for position in np.flatnonzero(taught))
+    known = vocabularies(attributes or {}, taught)
     return Dataset(
         market=market,
         features=features,
@@ -159,9 +176,10 @@ def build_dataset(
         target=target,
         target_name=target_name,
         vocabulary=vocabulary,
-        embedding=embedding_index(market.bars.symbols, vocabulary),
+        embedding=identity_codes(embedding_index(market.bars.symbols, vocabulary), attributes or {}, known),
         scaler=scaler,
         teach=teach,
+        attributes=known,
     )
 
 
@@ -199,12 +217,18 @@ def run_features(run: RunFolder, name: str) -> FeatureSet:
 
 
 def make_target(market: Market) -> tuple[F32, str]:
-    """Return the training target (R, H), unit variance where it is a rank, and its name."""
+    """Return the training target (R, H) and its name.
+
+    A rank has unit variance; a direction is -1 or 1; quantiles are of the volatility-scaled return.
+    """
     name = market.config.target
     if name == "auto":
         name = "volatility_scaled" if market.small_universe else "rank"
-    values = build_target(TargetSpec(name=name), market.bars, market.labels)
-    return values.value.astype(np.float32), name
+    learned = "volatility_scaled" if name == "quantiles" else name
+    value = build_target(TargetSpec(name=learned), market.bars, market.labels).value
+    if name == "direction":
+        value = 2.0 * value - 1.0  # a score of 0 is no opinion, whatever kind of model gives it
+    return value.astype(np.float32), name
 
 
 def embedding_index(symbols: tuple[str, ...], vocabulary: tuple[str, ...]) -> I64:

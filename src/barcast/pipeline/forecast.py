@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
 
 from barcast.core.arrays import F64, I32, I64
 from barcast.core.bars import Bars
-from barcast.core.predictions import LIVE, SEGMENTS, conform
+from barcast.core.predictions import LIVE, QUANTILE_LEVELS, SEGMENTS, conform
 from barcast.models.naive import NaiveForecast
 from barcast.pipeline.market import Market, session_times
 
@@ -27,6 +27,15 @@ class ScoreMap:
     width: float
     volatility: float
     """Typical volatility a bar, for rows without their own."""
+    odds: float = 0.0
+    """Of a direction: the log odds of a rise are ``odds * score``; 0: normal around ``y_hat``."""
+    shifts: tuple[float, ...] = ()
+    """What each quantile is moved by, in multiples of ``scale``; empty: none were asked for."""
+
+    def scale(self, volatility: F64) -> F64:
+        """Return what a horizon moved of late, ``volatility * sqrt(horizon)``, fractions."""
+        own = np.where(np.isfinite(volatility) & (volatility > 0), volatility, self.volatility)
+        return np.asarray(own * np.sqrt(self.horizon), np.float64)
 
     def y_hat(self, score: F64) -> F64:
         """Return expected log returns, fractions."""
@@ -34,8 +43,21 @@ class ScoreMap:
 
     def sigma(self, volatility: F64) -> F64:
         """Return standard deviations of the outcome, fractions."""
-        own = np.where(np.isfinite(volatility) & (volatility > 0), volatility, self.volatility)
-        return np.asarray(self.width * own * np.sqrt(self.horizon), np.float64)
+        return self.width * self.scale(volatility)
+
+    def p_up(self, score: F64, y_hat: F64, sigma: F64) -> F64:
+        """Return the probability that the return is above 0."""
+        from scipy.special import expit, ndtr  # local: two functions of a large library
+
+        return np.asarray(expit(self.odds * score) if self.odds else ndtr(y_hat / sigma), np.float64)
+
+    def quantiles(self, base: F64, volatility: F64) -> F64:
+        """Return quantiles of the return (n, Q), fractions, in order.
+
+        ``base`` (n, Q) holds a network's own, in multiples of ``scale``, or (n, 1) a point forecast's.
+        """
+        moved = (base + np.array(self.shifts)) * self.scale(volatility)[:, None]
+        return np.sort(moved, axis=1)
 
 
 def fit_score_map(
@@ -70,6 +92,78 @@ def fit_score_map(
     return ScoreMap(horizon=horizon, slope=float(slope), width=width or 1.0, volatility=typical)
 
 
+def fit_maps(
+    market: Market, rows: I64, scores: F64, target: str, quantiles: F64 | None = None
+) -> tuple[ScoreMap, ...]:
+    """Fit the map of each horizon on rows of `weigh` (n,).
+
+    Parameters
+    ----------
+    scores : F64, shape (n, H)
+    target : str
+        What was learned: a direction gets odds, quantiles get shifts.
+    quantiles : F64, shape (n, H, Q), optional
+        A network's own, in multiples of the map's ``scale``.
+    """
+    volatility, session, y = market.volatility[rows], market.bars.session[rows], market.labels.y[rows]
+    maps = []
+    for h, horizon in enumerate(market.labels.spec.horizons):
+        found = fit_target_map(scores[:, h], y[:, h], volatility, session, horizon, target)
+        if target == "quantiles" and quantiles is not None:
+            found = fit_quantiles(found, y[:, h], quantiles[:, h], volatility)
+        maps.append(found)
+    return tuple(maps)
+
+
+def fit_target_map(score: F64, y: F64, volatility: F64, session: I32, horizon: int, target: str) -> ScoreMap:
+    """Fit the map of one horizon from scores (n,): odds of a direction, quantiles around a point forecast."""
+    found = fit_score_map(score, y, volatility, session, horizon)
+    if target == "direction":
+        return fit_odds(found, score, y)
+    if target == "quantiles":
+        point = (found.y_hat(score) / found.scale(volatility))[:, None]
+        return fit_quantiles(found, y, point, volatility)
+    return found
+
+
+def fit_odds(score_map: ScoreMap, score: F64, y: F64) -> ScoreMap:
+    """Let scores of a direction (n,) give probabilities: ``log odds = odds * score``, likeliest on `weigh`.
+
+    No intercept, as for the slope; and where the slope says that scores mean nothing, they give no odds.
+    """
+    known = np.isfinite(score) & np.isfinite(y) & (y != 0)
+    signed = np.where(y[known] > 0, 1.0, -1.0) * score[known]
+    if not score_map.slope or not len(signed):
+        return score_map
+    from scipy.optimize import minimize_scalar  # local: one function of a large library
+
+    most = 20.0 / max(float(np.abs(signed).max()), 1e-12)
+    found = minimize_scalar(lambda odds: np.logaddexp(0, -odds * signed).mean(), bounds=(0, most))
+    return replace(score_map, odds=float(found.x))
+
+
+def fit_quantiles(score_map: ScoreMap, y: F64, base: F64, volatility: F64) -> ScoreMap:
+    """Move every quantile so that its share of outcomes on `weigh` lies below it (split conformal).
+
+    Parameters
+    ----------
+    y, volatility : F64, shape (n,)
+    base : F64, shape (n, Q) or (n, 1)
+        A network's own quantiles, or a point forecast, in multiples of the map's ``scale``.
+
+    Notes
+    -----
+    Conformalised quantile regression (Romano, Patterson and Candes 2019), one level at a time.
+    """
+    known = np.isfinite(y) & np.isfinite(base).all(axis=1)
+    left = (y / score_map.scale(volatility))[known, None] - base[known]
+    left = np.broadcast_to(left, (len(left), len(QUANTILE_LEVELS)))
+    shifts = tuple(
+        float(np.quantile(left[:, q], level)) if len(left) else 0.0 for q, level in enumerate(QUANTILE_LEVELS)
+    )
+    return replace(score_map, shifts=shifts)
+
+
 def shrunken_slope(score: F64, y: F64, block: I32) -> float:
     """Return the slope through the origin times ``max(0, 1 - se^2 / slope^2)`` (positive-part James-Stein).
 
@@ -99,6 +193,7 @@ def prediction_rows(
     seed: int = 0,
     route: str = "universal",
     forecasts: F64 | None = None,
+    quantiles: F64 | None = None,
 ) -> pl.DataFrame:
     """Make rows of the predictions table, one block a horizon.
 
@@ -110,6 +205,8 @@ def prediction_rows(
         Raw outputs; rows with NaN are left out.
     forecasts : F64, shape (n, H), optional
         Expected returns where the rule states them; otherwise the map gives them.
+    quantiles : F64, shape (n, H, Q), optional
+        A network's own, in multiples of the map's ``scale``.
 
     Notes
     -----
@@ -119,14 +216,15 @@ def prediction_rows(
     for h, score_map in enumerate(maps):
         keep = np.isfinite(scores[:, h])
         stated = None if forecasts is None else forecasts[keep, h]
+        own = None if quantiles is None else quantiles[keep, h]
         base, volatility = base_rows(market, rows[keep], h), market.volatility[rows[keep]]
-        frames.append(_with_forecast(base, score_map, scores[keep, h], volatility, stated))
+        frames.append(_with_forecast(base, score_map, scores[keep, h], volatility, stated, own))
     return _said_by(pl.concat(frames), run=run, model=model, seed=seed, route=route)
 
 
 def live_rows(
     bars: Bars, rows: I64, scores: F64, volatility: F64, maps: tuple[ScoreMap, ...], *,
-    delay: int, run: str, model: str, seed: int,
+    delay: int, run: str, model: str, seed: int, quantiles: F64 | None = None,
 ) -> pl.DataFrame:  # fmt: skip
     """Make rows whose outcome lies beyond the data, best score first within each horizon; ``y`` is null.
 
@@ -137,24 +235,31 @@ def live_rows(
     scores : F64, shape (n, H)
     volatility : F64, shape (n,)
         A fraction a bar.
+    quantiles : F64, shape (n, H, Q), optional
+        A network's own, in multiples of the map's ``scale``.
     """
     frames = []
     for h, score_map in enumerate(maps):
+        own = None if quantiles is None else quantiles[:, h]
         base = _key_columns(bars, rows, score_map.horizon, delay).with_columns(segment=pl.lit(LIVE))
-        frame = _with_forecast(base, score_map, scores[:, h], volatility)
+        frame = _with_forecast(base, score_map, scores[:, h], volatility, None, own)
         frames.append(frame.sort("score", descending=True))
     return _said_by(pl.concat(frames), run=run, model=model, seed=seed, route="universal")
 
 
 def _with_forecast(
-    base: pl.DataFrame, score_map: ScoreMap, score: F64, volatility: F64, stated: F64 | None = None
-) -> pl.DataFrame:
-    from scipy.special import ndtr  # local: one function of a large library
-
+    base: pl.DataFrame, score_map: ScoreMap, score: F64, volatility: F64, stated: F64 | None = None,
+    quantiles: F64 | None = None,
+) -> pl.DataFrame:  # fmt: skip
     y_hat = score_map.y_hat(score) if stated is None else stated
     sigma = score_map.sigma(volatility)
-    columns = {"score": score, "y_hat": y_hat, "sigma": sigma, "p_up": ndtr(y_hat / sigma)}
-    return base.with_columns(pl.Series(name, values, pl.Float64) for name, values in columns.items())
+    columns = {"score": score, "y_hat": y_hat, "sigma": sigma, "p_up": score_map.p_up(score, y_hat, sigma)}
+    frame = base.with_columns(pl.Series(name, values, pl.Float64) for name, values in columns.items())
+    if not score_map.shifts:
+        return frame
+    point = (y_hat / score_map.scale(volatility))[:, None]
+    found = score_map.quantiles(point if quantiles is None else quantiles, volatility)
+    return frame.with_columns(quantiles=pl.Series(found.tolist(), dtype=pl.List(pl.Float64)))
 
 
 def _said_by(frame: pl.DataFrame, *, run: str, model: str, seed: int, route: str) -> pl.DataFrame:
@@ -195,7 +300,11 @@ def naive_rows(market: Market, rows: I64, name: str, rule: object) -> pl.DataFra
         slope = None if forecast.y_hat is None else 1.0
         y, volatility = market.labels.y[weigh, h], market.volatility[weigh]
         sessions = market.bars.session[weigh]
-        maps.append(fit_score_map(forecast.score[weigh], y, volatility, sessions, horizon, slope=slope))
+        score_map = fit_score_map(forecast.score[weigh], y, volatility, sessions, horizon, slope=slope)
+        if market.config.target == "quantiles":
+            point = score_map.y_hat(forecast.score[weigh]) / score_map.scale(volatility)
+            score_map = fit_quantiles(score_map, y, point[:, None], volatility)
+        maps.append(score_map)
         if forecast.y_hat is not None:
             stated = np.full_like(scores, np.nan) if stated is None else stated
             stated[:, h] = forecast.y_hat[rows]

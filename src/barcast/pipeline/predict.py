@@ -19,6 +19,7 @@ from barcast.core.arrays import F64, I64, Bools
 from barcast.core.atomic import atomic_path, refuse_folder
 from barcast.core.bars import Bars
 from barcast.core.calendar import exchange_days
+from barcast.core.champion import is_champion
 from barcast.core.errors import RunError, UsageError
 from barcast.core.predictions import read_predictions, write_predictions
 from barcast.core.progress import Progress
@@ -27,12 +28,15 @@ from barcast.core.texts import Text
 from barcast.core.workspace import Workspace
 from barcast.features import FeatureSet
 from barcast.labels import trailing_volatility
+from barcast.models.heads import PLAIN, Head, head_of
 from barcast.models.registry import model_entry
+from barcast.pipeline.attributes import attribute_values, identity_codes
 from barcast.pipeline.dataset import embedding_index, make_panel, normalised, run_features
 from barcast.pipeline.forecast import live_rows
+from barcast.pipeline.load import load_model
 from barcast.pipeline.market import VOLATILITY_BARS, CheckedBars, load_bars
+from barcast.pipeline.record import check_known_by, known_until, load_maps
 from barcast.pipeline.settings import RunConfig, from_run
-from barcast.pipeline.train import check_known_by, known_until, load_maps
 from barcast.store import MarketStore
 from barcast.windows.index import MIN_BARS, own_bars
 from barcast.windows.normalise import FittedScaler, check_coverage
@@ -123,7 +127,7 @@ def newest_run(workspace: Workspace, name: str | None) -> RunFolder:
     if name:
         return open_run(workspace, name)
     runs = [run for run in list_runs(workspace) if run.is_done]
-    refitted = {run.info.get("parent") for run in runs}
+    refitted = {_refitted(run) for run in runs}
     done = [run for run in runs if not run.info.get("final")]
     for preferred in (
         lambda run: run.name in refitted,
@@ -215,10 +219,11 @@ def predict(
     warnings += _unknown_warnings(bars, last_rows, state["vocabulary"])
     features = run_features(run, state["feature_set"])
     progress.note(f"predicting {len(last_rows)} symbols as of {now} with {run.name}")
-    scores, volatility = score_rows(workspace, run, config, state, bars, features, universe, last_rows)
+    outputs, volatility = output_rows(workspace, run, config, state, bars, features, universe, last_rows)
+    head = run_head(config)
     table = live_rows(
-        bars, last_rows, scores, volatility, load_maps(run),
-        delay=config.data.delay, run=run.name, model=config.model, seed=config.seed,
+        bars, last_rows, head.scores(outputs), volatility, load_maps(run), delay=config.data.delay,
+        run=run.name, model=config.row_name, seed=config.seed, quantiles=head.quantiles(outputs),
     )  # fmt: skip
     if not symbols and (not asof if save is None else save):
         _keep_served(run, now, table)
@@ -227,7 +232,8 @@ def predict(
 
 def _own_symbols(config: RunConfig, state: dict[str, Any]) -> Sequence[str]:
     """Return the symbols of a run that was trained on chosen ones; empty for a run of the whole store."""
-    return config.data.symbols or (state["universe"] if config.data.limit else ())
+    own = config.data.symbols or (state["universe"] if config.data.limit else ())
+    return own and (*own, *state.get("adapted", ()))
 
 
 def _answer(
@@ -272,14 +278,21 @@ def serving_run(workspace: Workspace, run: RunFolder, asof: np.datetime64) -> Ru
     """
     if not run.is_done:
         raise RunError(f"run `{run.name}` is not finished", "run the same `barcast train` again: it resumes")
-    refits = [
-        other for other in list_runs(workspace) if other.info.get("parent") == run.name and other.is_done
-    ]
-    able = [other for other in refits if np.datetime64(known_until(other)) <= asof]
+    able = [other for other in refits_of(workspace, run) if np.datetime64(known_until(other)) <= asof]
     if able:
         return max(able, key=known_until)
     check_known_by(workspace, run, str(asof))
     return run
+
+
+def refits_of(workspace: Workspace, run: RunFolder) -> list[RunFolder]:
+    """Return the finished refits of an evaluated run; adapted ones (`barcast adapt`) serve by name only."""
+    return [other for other in list_runs(workspace) if other.is_done and _refitted(other) == run.name]
+
+
+def _refitted(run: RunFolder) -> str:
+    """Return which run a refit was made from; empty where it is none."""
+    return "" if "adapted_from" in run.info else str(run.info.get("parent", ""))
 
 
 def _all_bars(workspace: Workspace, config: RunConfig, asof: str) -> CheckedBars:
@@ -292,7 +305,10 @@ def _age_warnings(workspace: Workspace, run: RunFolder, bars: Bars, asof: str, a
     taught = info["taught_until"]
     # A refit as of the same session can answer it; one that knows what came later cannot.
     until = ["--asof", str(bars.calendar.times[-1])] if asof else []
-    command = command_to_type(workspace, "train", "--refit", info.get("parent", run.name), *until)
+    parent = info.get("parent", run.name)
+    command = command_to_type(workspace, "train", "--refit", parent, *until)
+    if not asof and is_champion(workspace, run.name):
+        command += f" && {command_to_type(workspace, 'promote', parent)}"
     later = bars.calendar.times > np.datetime64(taught)
     age = int(later.sum()) // bars.calendar.bars_per_day
     if age > TOO_OLD_SESSIONS and not allow_old:
@@ -405,41 +421,49 @@ def _why_not(bars: Bars, at: int, age: I64, position: int) -> Text | None:
     return None
 
 
+def run_head(config: RunConfig) -> Head:
+    """Return what the outputs of a run's model mean; a tabular one has a single output for each horizon."""
+    return head_of(config.data.target) if config.train is not None else PLAIN
+
+
 def score_rows(
-    workspace: Workspace, run: RunFolder, config: RunConfig, state: dict[str, object], bars: Bars,
+    workspace: Workspace, run: RunFolder, config: RunConfig, state: Mapping[str, Any], bars: Bars,
     features: FeatureSet, universe: Bools, last_rows: I64,
 ) -> tuple[F64, F64]:  # fmt: skip
     """Return scores (n, H) and volatility (n,) of the wanted rows, computing only what they depend on."""
+    outputs, volatility = output_rows(workspace, run, config, state, bars, features, universe, last_rows)
+    return run_head(config).scores(outputs).astype(np.float64), volatility
+
+
+def output_rows(
+    workspace: Workspace, run: RunFolder, config: RunConfig, state: Mapping[str, Any], bars: Bars,
+    features: FeatureSet, universe: Bools, last_rows: I64,
+) -> tuple[F64, F64]:  # fmt: skip
+    """Return outputs (n, H * W) and volatility (n,) of rows, computing only what they depend on."""
     look_back = config.train.look_back_window if config.train else 1
     keep = needed_rows(bars, last_rows, look_back, max(features.max_warmup, VOLATILITY_BARS) + 1)
     tail = bars.take(keep)
     rows = (np.cumsum(keep) - 1)[last_rows]
     panel = make_panel(tail, features, None, "", cached=False)
     scaler = state["scaler"]
-    fitted = None if scaler is None else FittedScaler(np.array(scaler["mean"]), np.array(scaler["std"]))  # type: ignore[index]
+    fitted = None if scaler is None else FittedScaler(np.array(scaler["mean"]), np.array(scaler["std"]))
     inputs = normalised(panel, tail, features, fitted, universe)
-    embedding = embedding_index(tail.symbols, tuple(state["vocabulary"]))  # type: ignore[arg-type]
-    entry = model_entry(config.model)
+    model = load_model(run, config, state)
     volatility = trailing_volatility(tail, VOLATILITY_BARS)[rows]
-    if entry.kind == "tabular":
-        from barcast.training.checkpoint import load_arrays
-
-        model = entry.build(config.options, config.seed)
-        model.load(load_arrays(run.weights))
+    if model_entry(config.model).kind == "tabular":
         return np.asarray(model.predict(inputs[rows]), np.float64), volatility
-    from barcast.training.networks import load_network, make_resident
+    from barcast.training.networks import make_resident
     from barcast.training.predict import predict_windows
 
-    num_horizons = len(config.data.horizons)
-    network = load_network(
-        entry, config.options, inputs.shape[1], len(state["vocabulary"]), num_horizons, run.weights  # type: ignore[arg-type]
-    )  # fmt: skip
-    nothing = np.full((len(tail), num_horizons), np.nan, np.float32)
+    vocabulary, known = tuple(state["vocabulary"]), state.get("attributes", {})
+    values = attribute_values(MarketStore.open(workspace.market), tuple(known), tail.symbols)
+    embedding = identity_codes(embedding_index(tail.symbols, vocabulary), values, known)
+    nothing = np.full((len(tail), len(config.data.horizons) * run_head(config).width), np.nan, np.float32)
     resident = make_resident(
         inputs, embedding[tail.symbol_of_row], tail.life_start, nothing, "cpu",
         anchored=features.window_normalised,
     )  # fmt: skip
-    return predict_windows(network, resident, rows, look_back).astype(np.float64), volatility
+    return predict_windows(model, resident, rows, look_back).astype(np.float64), volatility
 
 
 def needed_rows(bars: Bars, last_rows: I64, look_back: int, warmup: int) -> Bools:

@@ -18,6 +18,7 @@ from barcast.evaluation.sums import METRICS
 from barcast.evaluation.words import METRIC_NAMES
 from barcast.pipeline.compare import Compared
 from barcast.pipeline.market import Market, segment_counts
+from barcast.pipeline.members import curves
 from barcast.pipeline.predict import NO_SIZE, Forecasts
 from barcast.pipeline.report_scores import (
     finite,
@@ -217,22 +218,20 @@ def _symbol_scores(series: ModelSeries, comparison: Comparison) -> page.SymbolSc
 
 
 def _loss(run: RunFolder, market: Market, info: dict[str, Any]) -> tuple[page.LossCurve, ...]:
-    lines = run.read_metrics()
-    if not lines:
-        return ()
-    points = tuple(
-        page.LossPoint(
-            step=line["step"], epoch=line["epoch"], train_loss=line["train_loss"],
-            stop_score=line["stop_score"], learning_rate=line["lr"],
-        )
-        for line in lines
-    )  # fmt: skip
     score = Text("R² of the target", "目标 R²") if market.small_universe else Text.same("RankIC")
-    return (
-        page.LossCurve(
-            name=Text.same(run.name), points=points, best_step=info.get("best_step"), score_name=score
-        ),
-    )
+    best = {None: info.get("best_step"), **{one["seed"]: one["best_step"] for one in info.get("members", ())}}
+    found = []
+    for seed, lines in curves(run).items():
+        points = tuple(
+            page.LossPoint(
+                step=line["step"], epoch=line["epoch"], train_loss=line["train_loss"],
+                stop_score=line["stop_score"], learning_rate=line["lr"],
+            )
+            for line in lines
+        )  # fmt: skip
+        name = Text.same(run.name) if seed is None else Text(f"seed {seed}", f"种子 {seed}")
+        found.append(page.LossCurve(name=name, points=points, best_step=best.get(seed), score_name=score))
+    return tuple(found)
 
 
 def _segments(market: Market, shown: Sequence[str]) -> Iterable[page.Segment]:

@@ -24,7 +24,14 @@ from barcast.evaluation.results import (
     Score,
     Table,
 )
-from barcast.evaluation.words import METRIC_NAMES, SEGMENT_NAMES, full_name, model_name, number
+from barcast.evaluation.words import (
+    METRIC_NAMES,
+    SEGMENT_NAMES,
+    among_trials,
+    full_name,
+    model_name,
+    number,
+)
 from barcast.pipeline.compare import Compared
 from barcast.reports import data as page
 
@@ -222,8 +229,8 @@ def _comparison_row(row: Row, table: Table, metrics: list[str], model: str) -> p
     ]
     group = {NAIVE: "naive", REFERENCE: "reference"}.get(row.kind, "model")
     return page.ComparisonRow(
-        name=model_name(row.model), cells=tuple(cells), group=group, is_this_run=row.model == model,  # type: ignore[arg-type]
-        typed=row.model,
+        name=model_name(row.model) + among_trials(row.num_trials), cells=tuple(cells), group=group,  # type: ignore[arg-type]
+        is_this_run=row.model == model, typed=row.model,
     )  # fmt: skip
 
 

@@ -7,20 +7,22 @@ named by import path anywhere in it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from barcast.core.config import from_plain, load_toml, nearest, read_values, to_plain
 from barcast.core.errors import UsageError
 from barcast.core.workspace import Workspace
-from barcast.training.config import TrainConfig
+from barcast.tracking.config import track_settings
+from barcast.training.config import LATER_OPTIONS, TrainConfig
 
 if TYPE_CHECKING:
+    from barcast.core.progress import Progress
     from barcast.models.registry import ModelEntry
 
 #: What a run reads of any settings file, besides one table a model; and what only ``barcast.toml`` may hold.
-TABLES, WORKSPACE_TABLES = ("seed", "data", "train"), ("quality", "features")
+TABLES, WORKSPACE_TABLES = ("seed", "data", "train", "tuned"), ("quality", "features", "track")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +38,7 @@ class DataConfig:
     """Sessions from entry to exit."""
     delay: int = 1
     """Sessions from decision to entry."""
-    target: Literal["auto", "rank", "return", "volatility_scaled"] = "auto"
+    target: Literal["auto", "rank", "return", "volatility_scaled", "direction", "quantiles"] = "auto"
     """``auto``: rank within the session, or volatility-scaled for a small universe."""
     segments: tuple[str, ...] = ()
     """Last day of fit, stop, weigh, route, test (``2022-12`` or ``2022-12-30``); empty: by shares."""
@@ -63,6 +65,27 @@ class DataConfig:
             )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Tuned:
+    """Where options come from that a search has chosen on `stop`; a search writes it beside them.
+
+    It shapes no result, so it is no part of a run's identity: the run remembers it, whoever trains it.
+    """
+
+    model: str = ""
+    run: str = ""
+    """Name of the search."""
+    trials: int = 0
+    """How many candidates it looked at."""
+
+    def __post_init__(self) -> None:
+        if self.trials < 1 or not self.run:
+            raise UsageError(
+                "[tuned] says which search chose the options, and among how many trials",
+                "keep the table as `barcast tune` wrote it",
+            )
+
+
 #: Tables that every model shares.
 _SHARED: dict[str, type] = {"data": DataConfig, "train": TrainConfig}
 
@@ -82,6 +105,8 @@ class RunConfig:
         The model's own frozen dataclass.
     train : TrainConfig or None
         Options of the loop; None for models that the loop does not train.
+    tuned : Tuned or None
+        The search that chose the options.
     """
 
     model: str
@@ -89,10 +114,22 @@ class RunConfig:
     data: DataConfig
     options: Any
     train: TrainConfig | None
+    tuned: Tuned | None = None
+
+    @property
+    def num_seeds(self) -> int:
+        """Networks of the run."""
+        return 1 if self.train is None else self.train.num_seeds
+
+    @property
+    def row_name(self) -> str:
+        """How the model is called in the predictions table: an ensemble is no single network."""
+        return self.model if self.num_seeds == 1 else f"{self.model}, mean of {self.num_seeds} seeds"
 
     def plain(self) -> dict[str, Any]:
         """Return the config as plain values, as saved in config.json."""
-        found: dict[str, Any] = to_plain(self)
+        found: dict[str, Any] = to_plain(replace(self, tuned=None))
+        del found["tuned"]
         return found
 
     def identity(self) -> dict[str, Any]:
@@ -105,13 +142,23 @@ class RunConfig:
             found["train"]["checkpoint_seconds"] = TrainConfig.checkpoint_seconds
             if not self.train.threads:
                 del found["train"]["threads"]
+            del found["train"]["warm_start"]  # what shapes the result are that run's weights, not its name
+            for name in LATER_OPTIONS:
+                if found["train"][name] == getattr(TrainConfig, name):
+                    del found["train"][name]
+            if not found["options"].get("static", True):
+                del found["options"]["static"]  # runs of before there were attributes keep their names
         return found
 
 
 def resolve(
-    workspace: Workspace, model: str, flags: Mapping[str, Any] | None = None, file: Path | None = None
-) -> RunConfig:
+    workspace: Workspace, model: str, flags: Mapping[str, Any] | None = None, file: Path | None = None,
+    *, progress: Progress | None = None,
+) -> RunConfig:  # fmt: skip
     """Merge defaults, ``barcast.toml``, ``--config FILE`` and flags (flat names; None means not given).
+
+    The size ``auto`` is chosen here, by a plan, so that the config holds widths and not the word;
+    ``progress`` says why.
 
     Raises
     ------
@@ -128,9 +175,19 @@ def resolve(
             f"`{model}` is a rule: there is nothing to train", "every comparison holds it already"
         )
     kinds = {**_SHARED, model: entry.config}
-    merged = _from_files(workspace, file, kinds)
+    merged = _from_files(workspace, file, {**kinds, "tuned": Tuned})
+    tuned = _tuned(merged.pop("tuned"), model, file)
     flags = dict(flags or {})
-    merged[model].update(_preset(entry, flags.pop("size", None)))
+    size, minutes = flags.pop("size", None), flags.pop("time_budget", None)
+    if size == "auto":
+        from barcast.pipeline.plan import choose_size  # local: a plan resolves configs itself
+
+        chosen = choose_size(workspace, model, flags, file, minutes=minutes, progress=progress)
+        merged[model].update(chosen.options)
+    elif minutes is not None:
+        raise UsageError("`time_budget` is read by --size auto alone", "--size auto --time-budget 60")
+    else:
+        merged[model].update(_preset(entry, size))
     for name, value in flags.items():
         if value is None:
             continue
@@ -143,7 +200,28 @@ def resolve(
     if entry.kind == "network":
         train = TrainConfig(**merged["train"], seed=seed)
         check_device(train.device)
-    return RunConfig(model, seed, DataConfig(**merged["data"]), entry.config(**merged[model]), train)
+    return RunConfig(model, seed, DataConfig(**merged["data"]), entry.config(**merged[model]), train, tuned)
+
+
+def _tuned(told: Mapping[str, Any], model: str, file: Path | None) -> Tuned | None:
+    """Return the search that chose the options; what it chose for another model is none of this one's.
+
+    Raises
+    ------
+    UsageError
+        When a file was named for this run that holds the options of another model.
+    """
+    if not told:
+        return None
+    tuned = Tuned(**told)
+    if tuned.model == model:
+        return tuned
+    if file is not None and "tuned" in load_toml(file):
+        raise UsageError(
+            f"{file}: `{tuned.run}` chose these options for {tuned.model}, not {model}",
+            f"barcast train {tuned.model} --config {file}",
+        )
+    return None
 
 
 def _preset(entry: ModelEntry, size: str | None) -> Mapping[str, Any]:
@@ -195,6 +273,7 @@ def check_workspace(workspace: Workspace) -> None:
     for name in features if isinstance(features, Mapping) else ():
         if name != "files":
             raise UsageError(f"{path}: features: unknown key `{name}`", nearest(name, ["files"]))
+    track_settings(workspace)
 
 
 def _check_names(path: Path, source: Mapping[str, Any], *, allowed: tuple[str, ...]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from barcast.core.interruption import Interrupted
 from barcast.core.runs import RunFolder
 from barcast.store.lock import is_locked
 
@@ -23,9 +24,15 @@ def run_status(run: RunFolder) -> str:
 
 @contextmanager
 def failure_recorded(run: RunFolder) -> Iterator[None]:
-    """Write an error's reason into the run before it goes on; a kill or Ctrl-C leaves no reason."""
+    """Write into the run what ends its making before it goes on: an error's reason, or an interruption."""
     try:
         yield
+    except (KeyboardInterrupt, Interrupted) as interruption:
+        if (run.path / "run.json").is_file() and not run.is_done:
+            run.update(status=INTERRUPTED)
+            if isinstance(interruption, Interrupted):
+                interruption.resume = run.info["command"]
+        raise
     except Exception as error:
         if (run.path / "run.json").is_file() and not run.is_done:
             run.update(status=FAILED, reason=str(error)[:500])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -62,17 +62,28 @@ def train_and_report(
     fresh: bool = False,
     open_test: bool = False,
     report: bool = True,
+    keep_forecasts: bool = True,
     progress: Progress | None = None,
+    follow: Callable[[RunFolder], RunFolder] | None = None,
+    profile: bool = False,
 ) -> TrainedAndCompared:
     """Train, compare with naive rows and ridge, optionally refit on everything known, write the report.
 
     With ``parent``, a finished run, nothing is trained: it is compared on the rows it was made from and
-    refitted on everything known now. ``config`` is then its own (`refit_config`).
+    refitted on everything known now. ``config`` is then its own (`refit_config`). Without ``keep_forecasts``
+    a refit's forecasts are shown, but not kept as served. ``follow`` and ``profile`` are as for `train`.
     """
     progress = progress or Progress(enabled=False)
+    if profile and (parent is not None or config.train is None):
+        raise UsageError(
+            "`--profile` measures the steps of a network's training: a refit, or a model without, has none",
+            "barcast train lstm --profile",
+        )
     resolve(workspace, REFERENCE)  # a mistake in its table is said now, not when the comparison needs it
     if parent is None:
-        trained = train(workspace, config, fresh=fresh, progress=progress)
+        trained = train(workspace, config, fresh=fresh, progress=progress, follow=follow, profile=profile)
+        if profile and not (trained.run.path / "profile.json").is_file():
+            progress.note("nothing was trained, so nothing was measured: --fresh --profile")
         run, market, newest = trained.run, trained.market, trained.market
     else:
         run, market, newest = parent, market_of(workspace, parent), None
@@ -81,7 +92,8 @@ def train_and_report(
     if final or parent:
         refitted = refit(workspace, run, config, market=newest, fresh=fresh, progress=progress)
     asof = config.data.asof
-    forecasts = _forecasts(workspace, run, asof, progress, save=bool(refitted) and not asof)
+    save = keep_forecasts and bool(refitted) and not asof
+    forecasts = _forecasts(workspace, run, asof, progress, save=save)
     path = None
     if report:
         path = write_run_report(workspace, run, compared, market, forecasts)

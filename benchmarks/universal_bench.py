@@ -1,0 +1,131 @@
+"""Universal networks on cn_a_share: labels a second on stretches and on windows, and what the loop itself costs.
+
+    python benchmarks/universal_bench.py                  # every row, each in a process of its own
+    python benchmarks/universal_bench.py --models lstm    # only some
+
+*Windows* is the same network, loop, batch and machine with one label a window: what stretches are worth. *Bare*
+is forward, backward and step on batches that are gathered beforehand: what the loop costs.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from common import log_trial, machine, write_result
+from stretches_bench import prepared
+
+MODELS = ("lstm", "gru", "transformer", "mlp")
+#: Batches that the bare side goes over, so often.
+NUM_BATCHES, ROUNDS = 10, 3
+
+
+def trained(model: str, length: int) -> dict:
+    """Train one epoch on stretches of ``length`` (1: windows), scored on `stop` as the loop does."""
+    from barcast.core.progress import Progress
+    from barcast.core.runs import RunFolder
+    from barcast.models.network import masked_mse
+    from barcast.training.loop import fit_network
+    from barcast.training.networks import TrainingData
+
+    config, dataset, teach, stop, resident, network = prepared(model)
+    options = replace(config.train, epochs=1, patience=99, stretch_length=length)
+    data = TrainingData(resident, dataset.market.bars.lives, teach, stop)
+    with tempfile.TemporaryDirectory() as folder:
+        result = fit_network(
+            network, data, options, masked_mse, dataset.stop_score(), RunFolder(Path(folder)), Progress(True)
+        )
+    return {
+        "labels_per_second": result.labels_per_second, "seconds": result.seconds, "threads": result.threads,
+        "stop": max(line["stop_score"] for line in result.curve),
+    }  # fmt: skip
+
+
+def bare(model: str) -> dict:
+    """Forward, backward, clip and step on batches that lie ready, with the loop's own threads."""
+    from barcast.core.progress import Progress
+    from barcast.core.runs import RunFolder
+    from barcast.models.network import masked_mse
+    from barcast.training.networks import TrainingData
+    from barcast.training.step import Stepper
+    from barcast.training.threads import choose_threads
+    from barcast.windows.index import cut_stretches
+
+    config, dataset, teach, stop, resident, network = prepared(model)
+    options, lives = config.train, dataset.market.bars.lives
+    data = TrainingData(resident, lives, teach, stop)
+    with tempfile.TemporaryDirectory() as folder:
+        stepper = Stepper(network, data, options, masked_mse, RunFolder(Path(folder)), Progress(False))
+        stretches = cut_stretches(lives, teach, options.stretch_length)
+        size = options.batch_size // options.stretch_length
+        batches = [stretches.take(slice(i * size, (i + 1) * size)) for i in range(NUM_BATCHES)]
+        stepper.compute_with(choose_threads(lambda threads: stepper.try_out(batches[0], threads)))
+        gathered: dict = {}
+        plain = stepper._gather
+
+        def ready(which):
+            key = (int(which.first[0]), len(which))
+            if key not in gathered:
+                gathered[key] = plain(which)
+            return gathered[key]
+
+        stepper._gather = ready
+        labels = sum(stepper.step(batch, step, 0.5)[0] for step, batch in enumerate(batches))
+        begin = time.perf_counter()
+        for repeat in range(ROUNDS):
+            for step, batch in enumerate(batches):
+                stepper.step(batch, NUM_BATCHES * repeat + step, 0.5)
+        seconds = time.perf_counter() - begin
+        stepper.close()
+    return {"labels_per_second": ROUNDS * labels / seconds}
+
+
+def main() -> None:
+    """Run every side in its own process and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", default=",".join(MODELS))
+    parser.add_argument("--side", help="model:stretches, model:windows or model:bare, for one process")
+    arguments = parser.parse_args()
+    if arguments.side:
+        from barcast.core.memory import keep_freed_memory
+
+        keep_freed_memory()
+        model, side = arguments.side.split(":")
+        print(json.dumps(bare(model) if side == "bare" else trained(model, 1 if side == "windows" else 120)))
+        return
+    found: dict[str, dict] = {}
+    for model in arguments.models.split(","):
+        found[model] = {}
+        for side in ("stretches", "bare", "windows"):
+            command = [sys.executable, __file__, "--side", f"{model}:{side}"]
+            output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+            found[model][side] = json.loads(output.splitlines()[-1])
+            log_trial(benchmark="universal", model=model, side=side, **found[model][side])
+    write_result("universal", "\n".join(table(found)) + "\n")
+
+
+def table(found: dict) -> list[str]:
+    """Return the table as lines."""
+    lines = [
+        f"Defaults, cn_a_share, look-back 60, bf16 where the processor has it, {machine()}; one epoch each", "",
+        "| model | labels a second, stretches of 120 | windows | ratio | epoch | `stop` RankIC, stretches | windows "
+        "| loop over bare steps |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]  # fmt: skip
+    for model, sides in found.items():
+        ours, windows = sides["stretches"], sides["windows"]
+        cost = sides["bare"]["labels_per_second"] / ours["labels_per_second"] - 1
+        lines.append(
+            f"| {model} | {ours['labels_per_second']:,.0f} | {windows['labels_per_second']:,.0f} "
+            f"| {ours['labels_per_second'] / windows['labels_per_second']:.1f} x | {ours['seconds']:.1f} s "
+            f"| {ours['stop']:.4f} | {windows['stop']:.4f} | {cost:+.0%} |"
+        )
+    return lines
+
+
+if __name__ == "__main__":
+    main()
