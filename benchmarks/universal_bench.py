@@ -65,7 +65,7 @@ def bare(model: str) -> dict:
         batches = [stretches.take(slice(i * size, (i + 1) * size)) for i in range(NUM_BATCHES)]
         stepper.compute_with(choose_threads(lambda threads: stepper.try_out(batches[0], threads)))
         gathered: dict = {}
-        plain = stepper._gather
+        plain = stepper.gather
 
         def ready(which):
             key = (int(which.first[0]), len(which))
@@ -73,7 +73,7 @@ def bare(model: str) -> dict:
                 gathered[key] = plain(which)
             return gathered[key]
 
-        stepper._gather = ready
+        stepper.gather = ready
         labels = sum(stepper.step(batch, step, 0.5)[0] for step, batch in enumerate(batches))
         begin = time.perf_counter()
         for repeat in range(ROUNDS):

@@ -85,9 +85,11 @@ def keep_freed_memory() -> bool:
         return False
     import ctypes
 
-    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h
+    trim_threshold, mmap_threshold, arena_max = -1, -3, -8  # M_... of malloc.h
     try:
         library = ctypes.CDLL("libc.so.6")
-        return bool(library.mallopt(mmap_threshold, 1 << 30) and library.mallopt(trim_threshold, 2**31 - 1))
+        # One pool for all threads: what one frees another takes, and no block is too large for it.
+        wanted = ((mmap_threshold, 1 << 30), (trim_threshold, 2**31 - 1), (arena_max, 1))
+        return all(library.mallopt(name, value) for name, value in wanted)
     except (OSError, AttributeError):
         return False

@@ -153,12 +153,7 @@ def build_dataset(
             f"feature set `{features.name}` is measured within a window; this model sees one row at a time",
             "use a network, or another set: `barcast features list`",
         )
-    panel = make_panel(market.bars, features, workspace, market.data_digest)
-    scaler = None
-    if market.small_universe and not features.window_normalised:
-        scaler = FittedScaler.fit(panel.values, market.rows_of("fit") & ~_held_rows(market))
-    everyone = np.ones(market.bars.num_symbols, bool)
-    target, target_name = make_target(market)
+    target, target_name = make_target(market)  # before the panel lies beside what this needs for a while
     teach = teaching_rows(market, target, final)
     if not teach.any():
         raise DataError(
@@ -169,6 +164,11 @@ def build_dataset(
     taught = np.isin(np.arange(market.bars.num_symbols), market.bars.symbol_of_row[teach])
     vocabulary = tuple(market.bars.symbols[position] for position in np.flatnonzero(taught))
     known = vocabularies(attributes or {}, taught)
+    panel = make_panel(market.bars, features, workspace, market.data_digest)
+    scaler = None
+    if market.small_universe and not features.window_normalised:
+        scaler = FittedScaler.fit(panel.values, market.rows_of("fit") & ~_held_rows(market))
+    everyone = np.ones(market.bars.num_symbols, bool)
     return Dataset(
         market=market,
         features=features,
