@@ -8,12 +8,12 @@ import torch
 
 from barcast.core.progress import Progress
 from barcast.core.runs import RunFolder
-from barcast.diagnosis.limits import count_flops
 from barcast.diagnosis.profile import write_profile
 from barcast.diagnosis.speed import best_change, binding, speed_verdict
 from barcast.diagnosis.trials import settings_to_try, try_settings
 from barcast.models.lstm import LSTMConfig, UniversalLSTM
 from barcast.models.network import Sizes
+from barcast.training.limits import count_flops
 from barcast.training.loop import fit_network
 from barcast.training.sections import PROFILED, SECTIONS, WAITING, WARM_UP, Timer, plain_sections
 from barcast.windows.gather import Batch

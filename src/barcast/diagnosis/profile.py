@@ -9,11 +9,11 @@ from torch import nn
 
 from barcast.core.progress import Progress
 from barcast.core.runs import RunFolder
-from barcast.diagnosis.limits import ByteCounter, count_flops, measure_peaks
 from barcast.diagnosis.speed import speed_numbers, speed_verdict
 from barcast.diagnosis.trials import NO_RUN, Setting, private_copy, settings_to_try, try_settings
 from barcast.training.batches import epoch_batches
 from barcast.training.config import TrainConfig
+from barcast.training.limits import ByteCounter, count_flops, measure_peaks
 from barcast.training.networks import TrainingData
 from barcast.training.precision import training_dtype
 from barcast.training.sections import Timer, plain_sections

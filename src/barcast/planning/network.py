@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from barcast.models.network import Sizes
 from barcast.models.registry import ModelEntry
 from barcast.planning.workload import Workload
+from barcast.training.limits import count_flops
 from barcast.training.precision import autocast
+from barcast.windows.gather import Batch
 
 
 def parameters_by_component(entry: ModelEntry, options: Any, sizes: Sizes) -> dict[str, int]:
@@ -35,18 +37,11 @@ def beside_embeddings(entry: ModelEntry, options: Any, sizes: Sizes) -> int:
 
 
 def flops_of_piece(work: Workload) -> float:
-    """Return multiplications and additions of matrix products, forward and backward, for one piece.
-
-    Counted by torch's own counter on the meta device. Recurrent networks run step by step there, which is
-    slow, and their arithmetic is linear in T and in K, so three short pieces give it.
-    """
-    network = _on_meta(work.entry, work.options, work.sizes).eval()
-    steps, length = work.piece_bars, work.train.stretch_length
-    if not any(isinstance(module, nn.RNNBase) for module in network.modules()):
-        return _flops(network, work.sizes, steps, length)
-    least, longer, more = (_flops(network, work.sizes, t, k) for t, k in ((4, 1), (6, 1), (6, 3)))
-    of_step, of_prediction = (longer - least) / 2, (more - longer) / 2
-    return least + of_step * (steps - 4) + of_prediction * (length - 1)
+    """Return multiplications and additions of matrix products, forward and backward, for one piece."""
+    with torch.device("meta"):
+        inputs, symbol = _batch(work.sizes, 1, work.piece_bars)
+    network = _on_meta(work.entry, work.options, work.sizes)
+    return count_flops(network, Batch(inputs, symbol, work.train.stretch_length))
 
 
 def activation_bytes(work: Workload, pieces: int) -> int:
@@ -79,16 +74,6 @@ def activation_bytes(work: Workload, pieces: int) -> int:
 def modules_of(entry: ModelEntry, options: Any, sizes: Sizes) -> list[nn.Module]:
     """Return every module of the network, without memory for any of them; the network itself comes first."""
     return list(_on_meta(entry, options, sizes).modules())
-
-
-def _flops(network: nn.Module, sizes: Sizes, steps: int, length: int) -> float:
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with FlopCounterMode(display=False) as counter:
-        with torch.device("meta"):
-            inputs, symbol = _batch(sizes, 1, steps)
-        network(inputs, symbol, length).float().square().sum().backward()
-    return float(counter.get_total_flops())
 
 
 def _on_meta(entry: ModelEntry, options: Any, sizes: Sizes) -> nn.Module:

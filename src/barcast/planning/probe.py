@@ -15,7 +15,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,8 +43,6 @@ LEAST_STEPS, MOST_STEPS, FIRST_SHARE = 2, 16, 8
 LEAST_WINDOWS = 256
 #: Steps that choosing the number of threads takes.
 TRIALS = 10
-#: Side of the square matrices whose product measures the arithmetic peak.
-MATRIX_SIDE = 1024
 #: What a training imports beside torch, so that it counts as overhead here too.
 ALSO_IMPORTED = ("numba", "polars", "deltalake", "pyarrow.parquet", "torch._dynamo")
 
@@ -127,6 +124,7 @@ def measure(work: Workload) -> Measured:
     """Measure a workload in this process, which should be a fresh one."""
     import torch
 
+    from barcast.training.limits import measure_peaks
     from barcast.training.networks import build_network
 
     started, sizes, device = time.perf_counter(), work.sizes, work.train.device
@@ -138,9 +136,8 @@ def measure(work: Workload) -> Measured:
     )  # fmt: skip
     data = _synthetic(work)
     steps = _measure_steps(work, network, data)
-    torch.set_num_threads(steps["threads"] or all_threads)
-    peak = _peak_flops(work)
     torch.set_num_threads(all_threads)
+    peak = measure_peaks(work.train, steps["threads"]).flops
     predict_seconds, predict_bytes = _measure_forecasts(work, network, data)
     return Measured(
         **steps, predict_seconds=predict_seconds, predict_bytes=predict_bytes, runtime_bytes=runtime,
@@ -250,6 +247,7 @@ def _measure_steps(work: Workload, network: nn.Module, data: TrainingData) -> di
 
 def _time_judging(work: Workload, network: nn.Module, data: TrainingData, threads: int, pieces: int) -> float:
     """Look at `stop` as the loop does, beside the threads of the step; return seconds a piece."""
+    from barcast.training.limits import timed
     from barcast.training.predict import predict_stop
     from barcast.windows.index import cut_stretches
 
@@ -257,7 +255,7 @@ def _time_judging(work: Workload, network: nn.Module, data: TrainingData, thread
     stop = np.arange(len(data.fit)) < pieces * length
     looked = replace(data, stop=stop)
     number = int(stop.sum()) if length == 1 else len(cut_stretches(data.lives, stop, length))
-    return _seconds(lambda: predict_stop(network, looked, work.train, threads), work.train.device) / number
+    return timed(lambda: predict_stop(network, looked, work.train, threads), work.train.device) / number
 
 
 def _ready(work: Workload, network: nn.Module, data: TrainingData, threads: int) -> Stepper:
@@ -322,6 +320,7 @@ def _measure_forecasts(work: Workload, network: nn.Module, data: TrainingData) -
     import torch
 
     from barcast.planning.meter import measured_peak
+    from barcast.training.limits import timed
     from barcast.training.predict import predict_windows, windows_a_chunk
 
     look_back, device = work.train.look_back_window, work.train.device
@@ -331,7 +330,7 @@ def _measure_forecasts(work: Workload, network: nn.Module, data: TrainingData) -
 
     def forecast(number: int) -> float:
         rows = rng.integers(0, int(data.lives[-1]), number)
-        return _seconds(lambda: predict_windows(network, data.resident, rows, look_back), device)
+        return timed(lambda: predict_windows(network, data.resident, rows, look_back), device)
 
     few = min(chunk, LEAST_WINDOWS)
     forecast(min(few, 8))
@@ -341,31 +340,6 @@ def _measure_forecasts(work: Workload, network: nn.Module, data: TrainingData) -
         seconds = forecast(rows)
     size = None if peak.size is None else int(peak.size * needed / rows)
     return seconds / rows, size
-
-
-def _peak_flops(work: Workload) -> float:
-    """Measure the operations a second of a square matrix product, in the precision that training uses."""
-    import torch
-
-    from barcast.training.precision import autocast
-
-    device = work.train.device
-    a, b = (torch.randn(MATRIX_SIDE, MATRIX_SIDE, device=device) for _ in range(2))
-    with torch.no_grad(), autocast(work.train):
-        kind = (a @ b).dtype
-        a, b = a.to(kind), b.to(kind)
-        seconds = min(_seconds(lambda: a @ b, device) for _ in range(8))
-    return 2.0 * MATRIX_SIDE**3 / seconds
-
-
-def _seconds(action: Callable[[], object], device: str) -> float:
-    import torch
-
-    started = time.perf_counter()
-    action()
-    if device != "cpu":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - started
 
 
 def read_workload(plain: dict[str, Any]) -> Workload:
