@@ -1,10 +1,9 @@
 """Several seeds as one run: each member is the single run of its seed, and the run is their mean."""
 
-import json
+import io
 from dataclasses import replace
 
 import numpy as np
-import polars as pl
 import pytest
 import torch
 
@@ -93,7 +92,7 @@ def test_one_seed_changes_nothing(place):
     assert from_run(old) == config
 
 
-def test_whoever_reads_the_curve_finds_each_network_s_own(place, capsys):
+def test_whoever_reads_the_curve_finds_each_network_s_own(place):
     *single, both = three(place)
     for one, lines in zip(single, curves(both).values(), strict=True):
         told = [{k: v for k, v in line.items() if k not in ("member", "total_step")} for line in lines]
@@ -116,19 +115,20 @@ class _Killed(Exception):
     pass
 
 
-def test_a_kill_costs_one_member_at_most_and_changes_no_bit(place, tmp_path, monkeypatch):
-    _, _, both = three(place)
+def test_a_kill_costs_one_member_at_most_and_changes_no_bit(place, monkeypatch):
     here = Workspace(place)
     config = resolve(here, "lstm", {**SMALL, "num_seeds": 2, "weight_decay": 0.011})
     whole = train(here, config)
     wanted = load_tensors(whole.run.weights)[0]
-    lines = [{k: line[k] for k in ("member", "total_step", "train_loss")} for line in whole.run.read_metrics()]
-    seen, evaluate = [], loop._Loop._evaluate
+    lines = [
+        {k: line[k] for k in ("member", "total_step", "train_loss")} for line in whole.run.read_metrics()
+    ]
+    seen, evaluate, limit = [], loop._Loop._evaluate, len(lines) - 1
 
     def killed(self):
         evaluate(self)
         seen.append((self.config.seed, self.state.step))
-        if self.config.seed == 4 and len(seen) == 7:
+        if len(seen) == limit:  # in the second network's last epoch
             raise _Killed
 
     monkeypatch.setattr(loop._Loop, "_evaluate", killed)
@@ -136,9 +136,7 @@ def test_a_kill_costs_one_member_at_most_and_changes_no_bit(place, tmp_path, mon
         train(here, config, fresh=True, market=whole.market)
     assert {seed for seed, _ in seen} == {3, 4}
     seen.clear()
-    monkeypatch.setattr(
-        loop._Loop, "_evaluate", lambda self: (evaluate(self), seen.append((self.config.seed, 0)))
-    )
+    limit = 0  # nothing kills it now
     again = train(here, config, market=whole.market).run
     assert {seed for seed, _ in seen} == {4}
     found = load_tensors(again.weights)[0]
@@ -169,9 +167,26 @@ def test_a_plan_counts_every_seed_and_a_search_refuses_several(place):
             plan_search(Workspace(place), "lstm", {**SMALL, **flags})
 
 
-def test_the_command_says_which_seed_is_at_work(place, capsys):
+def test_every_line_says_which_seed_it_is_about(place, capsys):
     typed = [word for name, value in SMALL.items() if name not in ("seed", "stretch_length")
              for word in (f"--{name.replace('_', '-')}", value)]  # fmt: skip
-    assert run("train", "mlp", "-w", place, *typed, "--seeds", "2", "--dry-run", "--json") == 0
-    json.loads(capsys.readouterr().out)
-    assert isinstance(pl.DataFrame(), pl.DataFrame)
+    assert run("train", "lstm", "-w", place, *typed, "--epochs", "1", "--threads", "0", "--seeds", "2",
+               "--no-report") == 0  # fmt: skip
+    said = capsys.readouterr().err.splitlines()
+    assert "num_seeds=2" in "\n".join(said)
+    assert [line[:17] for line in said if " steps, best stop" in line] == [
+        "seed 0 (1 of 2): ",
+        "seed 1 (2 of 2): ",
+    ]
+    newest = list_runs(Workspace(place))[-1]
+    assert newest.info["threads"] == newest.info["members"][1]["threads"] > 0
+
+
+def test_progress_names_its_subject_within_the_block_only():
+    stream = io.StringIO()
+    progress = Progress(True, stream)
+    with progress.about("seed 5 (1 of 3): "):
+        progress.note("a note")
+        progress.step("a step", final=True)
+    progress.note("the rest")
+    assert stream.getvalue() == "seed 5 (1 of 3): a note\nseed 5 (1 of 3): a step\nthe rest\n"

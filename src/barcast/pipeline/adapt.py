@@ -45,7 +45,7 @@ from barcast.windows.normalise import FittedScaler
 if TYPE_CHECKING:
     from torch import nn
 
-    from barcast.training.adapt import RowFitter
+    from barcast.training.adapt import Choice, RowFitter
 
 #: Known labels that a new symbol must have to get a row of its own.
 MIN_LABELS = 120
@@ -71,6 +71,10 @@ class Adaptation:
         Loss on the labels held out by number of steps; 0 is "unknown".
     steps : int
         Chosen number of steps; 0 where adapting did not help.
+    sureness : float
+        By how many of its standard errors the best loss is lower than that of "unknown".
+    helps : bool
+        Whether that is beyond chance.
     seconds : float
     """
 
@@ -80,17 +84,14 @@ class Adaptation:
     too_few: dict[str, int]
     losses: dict[int, float]
     steps: int
+    sureness: float
+    helps: bool
     seconds: float
-
-    @property
-    def helps(self) -> bool:
-        """Whether some number of steps has a lower loss on the labels held out than "unknown"."""
-        return min(self.losses, key=lambda steps: self.losses[steps]) > 0
 
     def plain(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         found: dict[str, Any] = to_plain(replace(self, run=None))
-        return {**found, "run": self.run.name if self.run else None, "helps": self.helps}
+        return {**found, "run": self.run.name if self.run else None}
 
 
 def adapt(
@@ -125,12 +126,7 @@ def adapt(
     """
     progress = progress or Progress(enabled=False)
     started = time.perf_counter()
-    config = from_run(run.read("config.json"))
-    if not getattr(config.options, "stock_embedding_dim", 0):
-        raise RunError(
-            f"`{run.name}` has no symbol embedding: a {config.model} without identity",
-            "choose a network that was trained with --stock-embedding-dim above 0: barcast runs",
-        )
+    config = _config_with_identity(run)
     market = load_market(workspace, replace(config.data, symbols=(), limit=0, asof=asof))
     base = serving_run(workspace, run, market.bars.calendar.times[-1])
     dataset = _dataset(workspace, base, config, market)
@@ -145,10 +141,13 @@ def adapt(
         progress.note(f"{folder.name} is there already")
         return _recorded(folder, base, too_few)
     progress.note(f"adapting {base.name} to {len(enough)} new symbols")
-    fitter, losses, steps = _fit(base, config, dataset, len(enough), anyway)
-    found = Adaptation(None, base.name, enough, too_few, losses, steps, time.perf_counter() - started)
+    fitter, choice, steps = _fit(base, config, dataset, len(enough), anyway)
+    found = Adaptation(
+        None, base.name, enough, too_few, choice.losses, steps, choice.sureness, choice.helps,
+        time.perf_counter() - started,
+    )  # fmt: skip
     if not steps:
-        progress.note("no number of steps beats the unknown identity on labels held out: nothing is written")
+        progress.note("no number of steps clearly beats the unknown identity on labels held out")
         return found
     with writer_lock(folder.path), failure_recorded(folder):
         folder = _write(workspace, folder.path.name.rpartition("-")[2], base, config, dataset, fitter, found)
@@ -157,12 +156,22 @@ def adapt(
     return replace(found, run=folder, seconds=seconds)
 
 
+def _config_with_identity(run: RunFolder) -> RunConfig:
+    """Return the config of a run whose network has a row for each symbol; any other is refused."""
+    config = from_run(run.read("config.json"))
+    if not getattr(config.options, "stock_embedding_dim", 0):
+        raise RunError(
+            f"`{run.name}` has no symbol embedding: a {config.model} without identity",
+            "choose a network that was trained with --stock-embedding-dim above 0: barcast runs",
+        )
+    return config
+
+
 def _recorded(folder: RunFolder, base: RunFolder, too_few: dict[str, int]) -> Adaptation:
     told = folder.info["adapted"]
-    losses = {int(steps): loss for steps, loss in told["losses"].items()}
-    return Adaptation(
-        folder, base.name, told["symbols"], too_few, losses, told["steps"], folder.info["total_seconds"]
-    )
+    losses = {int(steps): loss for steps, loss in told.pop("losses").items()}
+    seconds = folder.info["total_seconds"]
+    return Adaptation(folder, base.name, too_few=too_few, losses=losses, seconds=seconds, **told)
 
 
 def _dataset(workspace: Workspace, base: RunFolder, config: RunConfig, market: Market) -> Dataset:
@@ -248,7 +257,7 @@ def _rows_of_each(dataset: Dataset) -> list[I64]:
 
 def _fit(
     base: RunFolder, config: RunConfig, dataset: Dataset, num_new: int, anyway: bool
-) -> tuple[RowFitter, dict[int, float], int]:
+) -> tuple[RowFitter, Choice, int]:
     """Choose the number of steps on labels held out, then fit on all labels; 0 leaves the rows "unknown"."""
     from barcast.pipeline.fit import host_data, loop_options
     from barcast.training.adapt import RowFitter, choose_steps
@@ -261,10 +270,13 @@ def _fit(
     fitter = RowFitter(
         _grown(base, config, dataset), options, head.loss or entry.loss, num_new, max(config.data.horizons)
     )
-    losses = choose_steps(fitter, host_data(replace(dataset, teach=early), late), dataset.target)
-    steps = min((each for each in losses if each or not anyway), key=lambda each: losses[each])
-    fitter.fit(host_data(dataset, late), steps)
-    return fitter, losses, steps
+    bars = dataset.market.bars
+    block = (bars.session // (fitter.overlap)).astype(np.int64)
+    choice = choose_steps(fitter, host_data(replace(dataset, teach=early), late), dataset.target, block)
+    steps = choice.best if choice.helps or anyway else 0
+    if steps:
+        fitter.fit(host_data(dataset, late), steps)
+    return fitter, choice, steps
 
 
 def _grown(base: RunFolder, config: RunConfig, dataset: Dataset) -> nn.Module:
@@ -298,8 +310,9 @@ def _write(
     own = [*state.get("adapted", []), *found.symbols]
     run.write("state.json", {**state, "vocabulary": dataset.vocabulary, "adapted": own})
     taught = last_known(dataset, np.flatnonzero(dataset.teach))
+    told = {name: getattr(found, name) for name in ("symbols", "losses", "steps", "sureness", "helps")}
     finish(
-        run, dataset, {"adapted": {"symbols": found.symbols, "losses": found.losses, "steps": found.steps}},
+        run, dataset, {"adapted": told},
         time.perf_counter() - found.seconds, chosen_until=max(known_until(base), taught),
         taught_before=str(base.info["taught_until"]),
     )  # fmt: skip

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from barcast.core.arrays import F32, I64, Bools
-from barcast.core.progress import Progress
+from barcast.core.progress import Progress, clock
 from barcast.core.runs import RunFolder
 from barcast.models.heads import PLAIN, Head, head_of
 from barcast.models.registry import ModelEntry
@@ -204,6 +204,10 @@ class _Schooling:
             network = self.fresh(seed, place)
             with self.progress.about(f"seed {seed} ({place + 1} of {len(steps)}): "):
                 result = self.train(network, folder, seed, wanted, profile=profile and not place)
+                judged = (
+                    f", best stop {result.best_score:.4f} at {result.best_step}" if wanted is None else ""
+                )
+                self.progress.note(f"{result.steps} steps{judged}, {clock(result.seconds)}")
             share_back(folder)
             networks.append(network.eval())
             results.append(result)

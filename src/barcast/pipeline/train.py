@@ -117,8 +117,9 @@ def train(
         maps = _calibrate_and_predict(run, config, dataset, outcome, progress)
         save_state(run, dataset, maps)
         write_text(run.path / "quality.json", market.quality.to_json(max_findings=EXAMPLES))
-        spent = {"prepare_seconds": prepared - started, "train_seconds": trained - prepared}
-        times: dict[str, Any] = {name: round(seconds, 3) for name, seconds in spent.items()}
+        times: dict[str, Any] = {
+            "prepare_seconds": round(prepared - started, 3), "train_seconds": round(trained - prepared, 3)
+        }  # fmt: skip
         used = np.concatenate([np.flatnonzero(dataset.teach), dataset.rows_to_judge("stop", "weigh")])
         chosen_until = max(last_known(dataset, used), warm.known_until if warm else "")
         finish(run, dataset, outcome.facts, started, chosen_until=chosen_until, **times)

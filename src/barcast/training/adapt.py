@@ -13,10 +13,11 @@ import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from barcast.core.arrays import F32, I64
+from barcast.core.arrays import F32, F64, I64
 from barcast.models.ensemble import members_of
 from barcast.models.identity import INITIAL_STD, OWN_TABLE
 from barcast.training.batches import epoch_batches
@@ -29,6 +30,8 @@ from barcast.windows.index import Stretches
 
 #: Most steps, and steps between two looks at the labels held out.
 MOST_STEPS, LOOK_EVERY = 300, 20
+#: Standard errors by which the loss must be lower; more than 2, because the best of several looks is taken.
+SURE = 2.5
 #: Looks without a lower loss after which no more are taken.
 PATIENCE = 4
 #: Share of the spread that a step moves a coordinate by at most, about.
@@ -74,6 +77,17 @@ class RowFitter:
             {"params": [row], "lr": RATE * spread} for row, spread in zip(rows, self.spreads, strict=True)
         ]
         optimizer = torch.optim.Adam(groups)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # steps are small: threads would wait for each other most of the time
+        try:
+            self._steps(data, steps, look, optimizer, rows)
+        finally:
+            torch.set_num_threads(threads)
+
+    def _steps(
+        self, data: TrainingData, steps: int, look: Callable[[int], bool], optimizer: torch.optim.Optimizer,
+        rows: list[Tensor],
+    ) -> None:  # fmt: skip
         num_labels = int(torch.isfinite(data.resident.target).sum())
         pulls: list[float] = []
         for step, which in zip(range(steps), self._batches(data), strict=False):
@@ -89,16 +103,15 @@ class RowFitter:
             optimizer.step()
             self._put(rows)
 
-    def held_out_loss(self, data: TrainingData, target: F32) -> float:
-        """Return the loss of the network's outputs on the rows held out, a mean over their labels."""
-        rows, outputs = predict_stop(self.network, data, self.config)
-        return self.loss_of(rows, outputs, target)
+    def held_out_losses(self, data: TrainingData, target: F32, block: I64) -> F64:
+        """Return the loss on the rows held out by block, shape (num_blocks,): sums over known labels.
 
-    def loss_of(self, rows: I64, outputs: F32, target: F32) -> float:
-        """Return the mean loss of outputs (n, H * W) of rows (n,) beside targets (R, H)."""
-        wanted = torch.from_numpy(target[rows])[:, None]
-        known = int(torch.isfinite(wanted).sum())
-        return float(self.loss(torch.from_numpy(outputs)[:, None], wanted, known))
+        ``target`` (R, H) and ``block`` (R,) are of all rows.
+        """
+        rows, outputs = predict_stop(self.network, data, self.config)
+        groups = [np.flatnonzero(block[rows] == each) for each in np.unique(block[rows])]
+        wanted, said = torch.from_numpy(target[rows])[:, None], torch.from_numpy(outputs)[:, None]
+        return np.array([float(self.loss(said[group], wanted[group], 1)) for group in groups], np.float64)
 
     def _learn(self, place: int, batch: Batch, row: Tensor) -> float:
         """Leave the gradient of one network's loss on a batch with its new rows, and return the loss."""
@@ -134,14 +147,48 @@ def _spread(table: Tensor) -> float:
     return max(apart, INITIAL_STD)
 
 
-def choose_steps(fitter: RowFitter, data: TrainingData, target: F32) -> dict[int, float]:
-    """Fit on the labels that teach and return the loss on those held out by number of steps, 0 included."""
-    losses: dict[int, float] = {}
+@dataclass(frozen=True)
+class Choice:
+    """What labels held out say of the number of steps.
+
+    Attributes
+    ----------
+    losses : dict of int to float
+        Mean loss by number of steps; 0 is "unknown".
+    best : int
+        Steps of the lowest loss, at least one look.
+    sureness : float
+        By how many of its standard errors (over blocks of sessions) that loss is lower than at 0.
+    """
+
+    losses: dict[int, float]
+    best: int
+    sureness: float
+
+    @property
+    def helps(self) -> bool:
+        """Whether the best is better than "unknown" beyond chance."""
+        return self.sureness > SURE
+
+
+def choose_steps(fitter: RowFitter, data: TrainingData, target: F32, block: I64) -> Choice:
+    """Fit on the labels that teach and ask those held out how many steps were best.
+
+    Parameters
+    ----------
+    block : I64, shape (R,)
+        Blocks of sessions whose labels do not overlap with those of the next but one.
+    """
+    sums: dict[int, F64] = {}
+    num_labels = max(int(np.isfinite(target[data.stop]).sum()), 1)
 
     def look(step: int) -> bool:
-        losses[step] = fitter.held_out_loss(data, target)
-        best = min(losses, key=lambda each: losses[each])
-        return step - best < PATIENCE * LOOK_EVERY
+        sums[step] = fitter.held_out_losses(data, target, block)
+        return step - min(sums, key=lambda each: float(sums[each].sum())) < PATIENCE * LOOK_EVERY
 
     fitter.fit(data, MOST_STEPS, look)
-    return losses
+    losses = {step: float(found.sum()) / num_labels for step, found in sums.items()}
+    best = min((step for step in losses if step), key=lambda step: losses[step])
+    gains = sums[0] - sums[best]
+    error = float(gains.std(ddof=1) * np.sqrt(len(gains))) if len(gains) > 1 else 0.0
+    return Choice(losses, best, float(gains.sum()) / error if error else 0.0)
