@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 import sys
@@ -83,13 +84,25 @@ def keep_freed_memory() -> bool:
     """
     if os.environ.get(MALLOC_SWITCH) == "1" or not sys.platform.startswith("linux"):
         return False
-    import ctypes
-
     trim_threshold, mmap_threshold, arena_max = -1, -3, -8  # M_... of malloc.h
+    # One pool for all threads: what one frees another takes, and no block is too large for it (older versions
+    # of the library refuse more than 32 MiB).
+    wanted = (
+        (mmap_threshold, 32 << 20),
+        (mmap_threshold, 1 << 30),
+        (trim_threshold, 2**31 - 1),
+        (arena_max, 1),
+    )
     try:
         library = ctypes.CDLL("libc.so.6")
-        # One pool for all threads: what one frees another takes, and no block is too large for it.
-        wanted = ((mmap_threshold, 1 << 30), (trim_threshold, 2**31 - 1), (arena_max, 1))
-        return all(library.mallopt(name, value) for name, value in wanted)
+        return sum(library.mallopt(name, value) for name, value in wanted) >= len(wanted) - 1
     except (OSError, AttributeError):
         return False
+
+
+def give_back() -> None:
+    """Return freed blocks to the system now, where the C library can: between stages that need other sizes."""
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    except (OSError, AttributeError):
+        return

@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from barcast.core.errors import RunError
+from barcast.core.memory import give_back
 from barcast.core.predictions import QUANTILE_LEVELS, SEGMENTS, read_predictions
 from barcast.core.progress import Progress
 from barcast.core.runs import RunFolder, list_runs, open_run
@@ -77,6 +78,7 @@ def compare_runs(
         When a run is unfinished, a refit, or about other data, labels or segments than the first.
     """
     progress = progress or Progress(enabled=False)
+    give_back()
     runs = list({run.name: run for run in runs}.values())
     _check_same_question(runs)
     market = market or _market_again(workspace, runs[0], progress)

@@ -10,6 +10,7 @@ import numpy as np
 from barcast.core.arrays import F32, F64, I64, Bools
 from barcast.core.bars import Bars
 from barcast.core.errors import DataError, UsageError
+from barcast.core.memory import give_back
 from barcast.core.runs import RunFolder
 from barcast.core.workspace import Workspace
 from barcast.evaluation.metrics import auc, rank_ic
@@ -164,6 +165,7 @@ def build_dataset(
     taught = np.isin(np.arange(market.bars.num_symbols), market.bars.symbol_of_row[teach])
     vocabulary = tuple(market.bars.symbols[position] for position in np.flatnonzero(taught))
     known = vocabularies(attributes or {}, taught)
+    give_back()
     panel = make_panel(market.bars, features, workspace, market.data_digest)
     scaler = None
     if market.small_universe and not features.window_normalised:

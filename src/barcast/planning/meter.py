@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+
+from barcast.core.memory import give_back
 
 
 @dataclass
@@ -38,14 +39,6 @@ def measured_peak(device: str) -> Iterator[Peak]:
     before = _status("VmRSS")
     yield found
     found.size = max(_status("VmHWM") - before, 0)
-
-
-def give_back() -> None:
-    """Return freed blocks to the system, where the C library can."""
-    try:
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-    except (OSError, AttributeError):
-        return
 
 
 def _forget_peak() -> bool:

@@ -149,8 +149,7 @@ def _runtime_bytes(work: Workload) -> int:
     """Import what a training imports, take a first tiny step, and say what is occupied then."""
     from importlib import import_module
 
-    from barcast.core.memory import pss_bytes
-    from barcast.planning.meter import give_back
+    from barcast.core.memory import give_back, pss_bytes
     from barcast.training.networks import build_network
 
     for name in ALSO_IMPORTED:
