@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import typer
 
+import barcast
 from barcast.cli.app import app
 from barcast.cli.copied import translate
 from barcast.core.workspace import Workspace
@@ -259,3 +260,13 @@ def test_the_messages_explained_are_messages_of_the_program():
         for cell in cells:
             for text in re.findall(r"`([^`]+)`", cell):
                 assert text in known, f"{name}: nothing says `{text}`"
+
+
+@pytest.mark.parametrize(
+    ("language", "first"), [("en", "Every command is a verb:"), ("zh", "每条命令都有同样的函数：")]
+)
+def test_the_page_lists_every_verb(language, first):
+    text = (DOCS / language / "training.md").read_text(encoding="utf-8")
+    listed = re.match(r"(?:\s*`\w+`[、, ]?)+", text.split(first)[1])[0]
+    verbs = [name for name in barcast.__all__ if name[0].islower()]
+    assert sorted(re.findall(r"`(\w+)`", listed)) == sorted(verbs)

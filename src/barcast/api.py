@@ -161,7 +161,7 @@ def facts(
     Parameters
     ----------
     table : path or polars frame, optional
-        One row a symbol: ``symbol`` and columns of text.
+        One row a symbol: ``symbol`` and columns of text. Rows whose symbol cannot be read are left out.
     replace : bool
         The table takes the place of what the store has.
     """
@@ -456,8 +456,9 @@ def compare(
     from barcast.pipeline.compare import compare_runs, runs_to_compare
 
     place = _place(workspace)
-    chosen = runs_to_compare(place, names)
-    return compare_runs(place, chosen, segments=segments, open_test=open_test, progress=Progress(progress))
+    shown = Progress(progress)
+    chosen = runs_to_compare(place, names, progress=shown)
+    return compare_runs(place, chosen, segments=segments, open_test=open_test, progress=shown)
 
 
 def predict(

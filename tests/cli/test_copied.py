@@ -22,6 +22,13 @@ from barcast.cli.copied import translate
         ("train --hidden_size=64 --symbols BRK_B", "train --hidden-size=64 --symbols BRK_B", 0),
         ("train --swanlab_api s3cret --swanlab_project p", "train --track-project p", 1),
         ("train lstm --resume", "train lstm", 1),
+        ("train --resume lstm --lr 0.1", "train lstm --lr 0.1", 1),
+        ("train --resume file.pth lstm", "train lstm", 1),
+        ("train --resume out/last", "train", 1),
+        ("train --resume --lr=0.1", "train --lr=0.1", 1),
+        ("train --resume=best.pt gru", "train gru", 1),
+        ("train --pin-memory True --persistent-workers false lstm", "train lstm", 2),
+        ("train --pin_memory lstm", "train lstm", 1),
     ],
 )  # fmt: skip
 def test_translate(given, kept, num_notices):

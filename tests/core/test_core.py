@@ -349,4 +349,4 @@ def test_off_a_terminal_a_line_comes_every_ten_seconds(monkeypatch):
 
 def test_words_for_people():
     assert [clock(7), clock(750), clock(3723)] == ["0:07", "12:30", "1:02:03"]
-    assert [count(950), count(12300), count(4.8e6)] == ["950", "12.3k", "4.8M"]
+    assert [count(950), count(12300), count(4.8e6), count(1.4e13)] == ["950", "12.3k", "4.8M", "14.0T"]

@@ -188,9 +188,28 @@ def test_no_signal(fitted):
     wrong = []
     for seed in range(10):
         rng = np.random.default_rng(seed)
-        found = healthy(seed, fit=rows(rng, fitted, 0.05), held=rows(rng, 0.0, 0.0))
+        found = healthy(seed, fit=rows(rng, fitted, 0.05), held=rows(rng, 0.0, 0.0, sessions=600))
         wrong += [seed] * (kinds(found)[:1] != ["no_signal"])
     assert len(wrong) <= 1  # a 95 % interval may miss zero
+
+
+def test_a_signal_that_rows_are_too_few_to_show_is_not_denied():
+    """Skill of 0.03 on 4,800 rows: the interval includes zero, and skill that would matter as well."""
+    found = healthy(1, held=rows(np.random.default_rng(1), 0.03, 0.0))
+    (verdict,) = verdicts(found)
+    assert verdict.numbers["low"] <= 0 and verdict.numbers["high"] > 0.03
+    assert (verdict.kind, verdict.title.en) == ("not_shown", "no signal shown on these rows")
+    assert "do not rule out 0.03" in verdict.sure.en and "more symbols or years" in verdict.todo.en
+
+
+@pytest.mark.parametrize("sessions", [120, 600], ids=["not shown", "absent"])
+def test_where_the_best_evaluation_is_the_last_more_epochs_come_first(sessions):
+    held = rows(np.random.default_rng(1), 0.0, 0.0, sessions=sessions)
+    found = verdicts(
+        healthy(1, held=held, epochs=1, curve=curve([1.0, 0.98, 0.97, 0.97], [0.0, 0.01, 0.02, 0.03]))
+    )
+    assert found[0].kind in ("no_signal", "not_shown")
+    assert "first train longer" in found[0].todo.en and found[0].command.endswith("--epochs 2")
 
 
 def test_under_fitting():

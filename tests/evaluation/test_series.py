@@ -116,6 +116,8 @@ def test_symbols_have_their_own_scores_and_nothing_where_too_short():
     assert first["r2"] == pytest.approx(metrics.r2(y[:, 0], 0.01 * signal[:, 0]))
     assert first["direction"] == pytest.approx(metrics.direction_accuracy(y[:, 0], signal[:, 0]))
     assert frame["rank_ic_over_time"].to_list()[1:] == [None, None]  # 19 rows; a constant score
+    silent, _ = aligned(table("m", signal * [1, 0, 1], known))  # zero calls no direction
+    assert [value is None for value in by_symbol(silent, "m")["direction"]] == [False, True, False]
 
 
 def test_seeds_are_averaged():

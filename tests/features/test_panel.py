@@ -160,6 +160,24 @@ def test_full_disk_and_missing_permission_are_explained(bars, tmp_path, monkeypa
         build_panel(bars, "core12", cache=tmp_path)
 
 
+def test_a_read_only_cache_is_read_and_said_once(bars, tmp_path, monkeypatch, computations, caplog):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    good = build_panel(bars, "core12", cache=tmp_path).values.copy()  # the file is cut below
+    (path,) = entries(tmp_path)
+    monkeypatch.setattr(os, "utime", refuse)
+    build_panel(bars, "core12", cache=tmp_path)
+    assert len(computations) == 1 and not caplog.text
+    path.write_bytes(path.read_bytes()[:-8])
+    for call in ("unlink", "mkdir"):
+        monkeypatch.setattr(f"pathlib.Path.{call}", refuse)
+    for times in (2, 3):
+        again = build_panel(bars, "core12", cache=tmp_path)
+        assert np.array_equal(again.values, good, equal_nan=True) and len(computations) == times
+    assert caplog.text.count("not kept: no permission to write") == 1
+
+
 def test_eviction_removes_what_was_used_longest_ago(bars, tmp_path):
     paths = []
     for version in range(4):

@@ -13,7 +13,7 @@ import pytest
 
 import barcast
 from barcast.core.champion import MAX_REMEMBERED, Champions, Reign, read_champions
-from barcast.core.errors import RunError, UsageError
+from barcast.core.errors import RunError, SymbolError, UsageError
 from barcast.core.predictions import read_predictions
 from barcast.core.runs import RunFolder, list_runs, open_run
 from barcast.core.workspace import Workspace
@@ -157,7 +157,7 @@ def test_an_old_champion_says_how_its_refit_takes_its_place(spare, capsys, monke
 def damage(kind: str, final: RunFolder) -> None:
     """Break a refit in one way."""
     if kind == "unfinished":
-        final.update(status="running")
+        final.update(status="running", command="barcast train --refit mine")
     elif kind == "no weights":
         final.weights.unlink()
     elif kind == "cut weights":
@@ -178,7 +178,7 @@ def damage(kind: str, final: RunFolder) -> None:
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        ("unfinished", "not finished"),
+        ("unfinished", "is not finished\n  -> barcast train --refit mine"),
         ("no weights", "cannot be used"),
         ("cut weights", "cannot read"),
         ("other weights", "cannot be used"),
@@ -274,17 +274,27 @@ def test_a_loaded_network_gives_the_scores_that_training_wrote(spare):
     assert loaded.look_back_window == 20 and loaded.horizons == (5,)
     assert loaded.features == dataset.features.names and loaded.config.options.hidden_size == 8
     assert loaded.vocabulary == {name: place for place, name in enumerate(dataset.vocabulary, 1)}
-    assert loaded.index(["SYM01", "NOBODY"]).tolist() == [loaded.vocabulary["SYM01"], 0]
+    assert loaded.index(["SYM01", "sym01", None, ""]).tolist() == [*[loaded.vocabulary["SYM01"]] * 2, 0, 0]
+    assert loaded.index("SYM01").tolist() == [loaded.vocabulary["SYM01"]]
     windows = windows_of(dataset.inputs, dataset.market.bars.life_start, rows, 20)
     stored = stored_scores(spare, found, dataset.market, rows)
     assert len(rows) > 30 and np.isfinite(stored).all()
     assert loaded.predict(windows, names)[:, 0] == pytest.approx(stored, abs=1e-6)
     assert loaded.predict(windows, loaded.index(names))[:, 0] == pytest.approx(stored, abs=1e-6)
-    strangers = loaded.predict(windows, ["NOBODY"] * len(rows))[:, 0]
+    strangers = loaded.predict(windows, [None] * len(rows))[:, 0]
     assert np.abs(strangers - stored).max() > 1e-6  # identity is read
-    for inputs, symbols in ((windows[..., 1:], names), (windows[:, 0], names), (windows, names[1:])):
+    first = windows[: len("SYM01")]  # a name is no row of letters
+    np.testing.assert_array_equal(loaded.predict(first, "SYM01"), loaded.predict(first, ["SYM01"] * 5))
+    np.testing.assert_array_equal(loaded.predict(first, None), loaded.predict(first, [0] * 5))
+    for inputs, symbols in (
+        (windows[..., 1:], names), (windows[:, 0], names), (windows, names[1:]), (first, [0, 1, 2, 3, 41]),
+        (first, [-1] * 5), (first, [True] * 5), (first, [0.5] * 5), (first, [1, "SYM01", 1, 1, 1]), (first, 3),
+        (first, [[1, 1]] * 5), (first, ()),
+    ):  # fmt: skip
         with pytest.raises(UsageError):
             loaded.predict(inputs, symbols)
+    with pytest.raises(SymbolError, match="SYM1, did you mean SYM"):
+        loaded.predict(first, "SYM1")
 
 
 def test_a_loaded_tabular_model_of_a_small_universe_has_its_fitted_scaler(tmp_path):

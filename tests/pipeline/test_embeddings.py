@@ -114,10 +114,14 @@ def test_facts_are_versioned_and_told_value_by_value(tmp_path, capsys):
     ("table", "said"),
     [
         ({"symbol": ["600519"]}, "columns symbol"),
-        ({"code": ["600519"], "industry": ["x"]}, "columns code, industry"),
+        ({"stock": ["600519"], "industry": ["x"]}, "columns stock, industry"),
+        (
+            {"code": ["600519"], "股票代码": ["600519"], "industry": ["x"]},
+            "`code`, `股票代码` are all symbol",
+        ),
+        ({"symbol": ["600519"], "industry": ["x"], "行业": ["x"]}, "`industry`, `行业` are all industry"),
         ({"symbol": ["600519", "sh.600519"], "industry": ["x", "y"]}, "disagree about 600519.SH"),
-        ({"symbol": ["?!", "600519"], "industry": ["x", "y"]}, r"\?!"),
-        ({"symbol": [None, "600519"], "industry": ["x", "y"]}, "without a symbol"),
+        ({"symbol": ["?!", None], "industry": ["x", "y"]}, r"no symbol .*\?!.*1 row without a symbol"),
     ],
 )
 def test_tables_of_facts_that_cannot_be_read(table, said):
@@ -125,8 +129,35 @@ def test_tables_of_facts_that_cannot_be_read(table, said):
         conform_facts(pl.DataFrame(table), "cn")
 
 
+def test_ordinary_headers_and_rows_of_other_markets(tmp_path, capsys):
+    make_store(tmp_path / "market", rows(symbols=SYMBOLS[:3], count=30), market="cn")
+    for head in (
+        "代码,名称,所属行业,板块,地域",
+        "Code,name,industry,board,area",
+        "ts_code,股票简称,行业,board,地区",
+    ):
+        (tmp_path / "f.csv").write_text(
+            f"{head}\n{SYMBOLS[0]},A,x,m,n\n999999,B,x,m,n\nAAPL,C,y,m,n\n,D,z,m,n\n600519,E,y,m,n\n",
+            encoding="gb18030",
+        )
+        assert (
+            _run(["data", "facts", str(tmp_path / "f.csv"), "--replace", "-w", str(tmp_path)], debug=False)
+            == 0
+        )
+        said = capsys.readouterr().out
+        assert "3 left out, e.g. `999999`: no exchange lists" in said and "1 row without a symbol" in said
+        assert "1 symbols have no bar here, e.g. 600519.SH" in said
+        known = barcast.facts(workspace=tmp_path)
+        assert known.columns == ["symbol", "name", "industry", "board", "area"]
+        assert known["symbol"].to_list() == [SYMBOLS[0], "600519.SH"]
+    both = conform_facts(
+        pl.DataFrame({"ts_code": ["600519.SH"], "symbol": ["600519"], "name": ["x"]}), "cn"
+    ).facts
+    assert both.columns == ["symbol", "ts_code", "name"]  # what is called symbol is it
+
+
 def test_joining_nothing_changes_nothing():
-    table = conform_facts(pl.DataFrame({"symbol": ["AAPL"], "industry": ["x"]}), "us")
+    table = conform_facts(pl.DataFrame({"symbol": ["AAPL"], "industry": ["x"]}), "us").facts
     assert join_facts(pl.DataFrame(schema={"symbol": pl.String}), table).equals(table)
     assert join_facts(table, table).equals(table)
 
@@ -215,6 +246,7 @@ def test_neighbours_purity_map_and_file(place, tmp_path, capsys):
     assert code == 0 and "longer than fresh random ones" in said
     assert "more than chance, 2." in said and "N600003" in said
     html = page.read_text(encoding="utf-8")
+    assert 'data-choice="theme:dark"' in html and 'data-choice="up:' not in html
     assert "N600001" in html and "http" not in html.split("<script")[1].split("</script>")[0]
     frame = pl.read_csv(vectors)
     assert frame.columns == ["symbol", "name", "industry", "exchange", "board", *(f"e{i}" for i in range(8))]
@@ -254,13 +286,27 @@ def test_facts_for_this_once_and_what_the_model_was_told(place, tmp_path):
         (["--symbol", "600999"], "600999"),
         (["--purity", "sector"], "no symbol here has a known `sector`; known: industry, exchange, board"),
         (["--map", "map.png"], ".html"),
-        (["--export", "v.xlsx"], ".parquet, .csv, .tsv"),
+        (["--export", "v.xlsx"], "v.xlsx does not end in .parquet, .csv, .tsv"),
         (["--neighbours", "40"], "--neighbours 1 to 39"),
     ],
 )
 def test_mistakes_are_explained(place, capsys, flags, said):
     code, text = ask(capsys, run_of(place, told=False).name, "-w", place.root, *flags)
     assert code in (2, 3) and said in text
+
+
+def test_weights_that_are_gone_are_named_with_the_command(place, tmp_path, capsys):
+    run = planted(place, tmp_path)
+    run.weights.unlink()
+    run.update(command="barcast train lstm --epochs 1")
+    code, text = ask(capsys, run.name, "-w", place.root)
+    assert code == 5 and "cannot be used: no file" in text and "barcast train lstm --epochs 1 --fresh" in text
+
+
+def test_facts_that_are_not_used_are_said(place):
+    table = pl.DataFrame({"code": ["AAPL", *SYMBOLS[:20]], "area": ["x", *["n", "s"] * 10]})
+    found = read_embeddings(place, run_of(place, told=False), facts=table)
+    assert "AAPL" in found.warnings()[0].en and "area" in found.columns
 
 
 def test_a_model_without_identity_is_refused(place):

@@ -190,3 +190,21 @@ def test_progress_names_its_subject_within_the_block_only():
         progress.step("a step", final=True)
     progress.note("the rest")
     assert stream.getvalue() == "seed 5 (1 of 3): a note\nseed 5 (1 of 3): a step\nthe rest\n"
+
+
+def test_trained_afresh_it_keeps_nothing_that_was_measured_before(place):
+    *_, both = three(place)
+    created, before = both.info["created"], load_tensors(both.weights)[0]
+    both.update(halvings=[{"step": 0, "parts": 2}], shard_rows=9, retrain={"choice": "new"}, threads=3)
+    both.update(num_trials=4, tuned_by="tune-lstm-1", tuned_until="2020-01-02")
+    member = RunFolder(both.path / "members" / "3")
+    member.update(halvings=[{"step": 0, "parts": 2}], threads=3)
+    for folder in (both, member):
+        folder.write("profile.json", {})
+    again = train(Workspace(place), from_run(both.read("config.json")), fresh=True).run
+    assert again.name == both.name and again.info["created"] == created
+    assert not {"halvings", "retrain"} & {*again.info, *member.info}
+    assert (again.info["threads"], member.info["threads"], again.info["shard_rows"]) == (1, 1, 0)
+    assert (again.info["num_trials"], again.info["tuned_until"]) == (4, "2020-01-02")
+    assert not list(both.path.glob("**/profile.json"))
+    assert all(torch.equal(before[name], tensor) for name, tensor in load_tensors(again.weights)[0].items())

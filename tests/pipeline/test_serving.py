@@ -1,6 +1,7 @@
 """What a finished run serves, to which session, and what it keeps of its scores and answers."""
 
 import json
+import re
 import shlex
 import subprocess
 from dataclasses import replace
@@ -16,9 +17,10 @@ from barcast.core.workspace import Workspace
 from barcast.pipeline import predict as room
 from barcast.pipeline.compare import compare_runs, market_of
 from barcast.pipeline.naive import naive_tables
+from barcast.pipeline.predict import newest_run
 from barcast.pipeline.report import report_data
 from barcast.pipeline.unfinished import run_status
-from tests.journey.test_journey import DECLARED, run, write_market
+from tests.journey.test_journey import DECLARED, TINY, run, write_market
 
 SESSIONS = 640
 
@@ -236,6 +238,45 @@ def test_a_training_that_fails_says_why_and_a_mended_one_goes_on(spare, capsys, 
     assert run_status(open_run(Workspace(spare), failed.name)) == "done"
 
 
+def test_runs_of_another_market_are_refused_before_any_work(spare, capsys):
+    own, place = ridge(spare), Workspace(spare)
+    foreign = own.path.with_name("ridge-foreign")
+    subprocess.run(["cp", "-r", str(own.path), str(foreign)], check=True)
+    open_run(place, foreign.name).update(market="cn", created="2999-01-01", data_key="theirs")
+    before = sorted(path for path in spare.rglob("*") if "cache" not in path.parts)
+    for verb in (
+        ["doctor"],
+        ["predict", "--allow-old"],
+        ["train", "--refit"],
+        ["report"],
+        ["audit"],
+        ["compare"],
+    ):
+        assert run(*verb, foreign.name, "-w", spare, "--quiet") == 5, verb
+        said = capsys.readouterr().err
+        assert "was trained on market cn, and the store holds us" in said and "barcast runs" in said, verb
+    assert sorted(path for path in spare.rglob("*") if "cache" not in path.parts) == before
+    assert run("compare", "-w", spare) == 0
+    assert "left out: `ridge-foreign` was trained on market cn" in capsys.readouterr().err
+    assert newest_run(place, None) == own
+
+
+def test_a_run_whose_rows_the_store_has_no_more_is_not_judged_by_others(spare, capsys):
+    ridge(spare).update(data_key="other rows")
+    for verb in ("doctor", "report"):
+        assert run(verb, ridge(spare).name, "-w", spare, "--quiet") == 5
+        assert "the store has changed since" in capsys.readouterr().err
+
+
+def test_memory_that_no_history_fits_into_is_refused_before_there_is_a_run(spare, capsys):
+    flags = ("train", "lstm", *TINY, "-w", spare, "--quiet", "--no-report", "--panel-memory-gib")
+    assert run(*flags, "0.000001") == 6
+    said = capsys.readouterr().err
+    assert not list((spare / "runs").glob("lstm-*")), "a run that fails of what it was asked"
+    enough = re.search(r"--panel-memory-gib ([\d.e-]+) or more", said).group(1)
+    assert run(*flags, enough) == 0
+
+
 def test_a_look_back_longer_than_any_history_is_refused(spare, capsys):
     assert run("train", "lstm", "-w", spare, "--look-back-window", "5000", "--quiet") == 2
     assert "no symbol has more than 640 bars" in capsys.readouterr().err
@@ -285,7 +326,27 @@ def test_a_comparison_is_shown_where_nothing_can_be_written(spare, capsys, monke
     assert known and run("compare", ridge(spare).name, "-w", spare) == 0
     out, err = capsys.readouterr()
     assert "Segment route" in out and (ridge(spare).path / "comparison.json").read_bytes() == before
-    assert "not kept, the cache of naive rows: no permission" in err and "comparison.json" in err
+    assert err.count("not kept, the cache of naive rows: no permission") == 1 and "comparison.json" in err
+
+
+@pytest.mark.parametrize("what", ["weights", "predictions"])
+def test_a_report_of_a_run_without_its_files_names_what_makes_them_again(spare, capsys, what):
+    folder = ridge(spare)
+    getattr(folder, what).unlink()
+    assert run("report", folder.name, "-w", spare, "--quiet") == 5
+    said = capsys.readouterr().err
+    assert f"the {what} of `{folder.name}` cannot be used: no file" in said and "--fresh" in said
+
+
+def test_a_comparison_where_files_may_not_be_touched_says_nothing_of_it(spare, capsys, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    assert run("compare", ridge(spare).name, "-w", spare) == 0
+    capsys.readouterr()
+    monkeypatch.setattr("os.utime", refuse)
+    assert run("compare", ridge(spare).name, "-w", spare) == 0
+    assert "last used" not in capsys.readouterr().err
 
 
 def test_a_cutoff_before_the_first_bar_and_dates_in_a_table(spare, tmp_path, capsys):

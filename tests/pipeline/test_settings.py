@@ -2,6 +2,7 @@
 
 import pytest
 
+from barcast.core.config import digest
 from barcast.core.errors import UsageError
 from barcast.core.workspace import Workspace
 from barcast.features import user_feature_sets
@@ -86,8 +87,18 @@ def test_a_flag_that_the_model_would_ignore_is_refused(tmp_path, model, flags):
     ("model", "flags", "found", "todo"),
     [
         ("lstm", {"lr": float("nan")}, "train.lr: `nan` is no finite number", "write a number"),
-        ("lstm", {"lr": 0.0}, "`lr` and `clip` must be positive", "table [train]"),
-        ("lstm", {"threads": -1}, "`threads` must not be negative", "table [train]"),
+        ("lstm", {"lr": -0.1}, "`lr` must be positive, got -0.1", "table [train]"),
+        ("lstm", {"clip": 0.0}, "`clip` must be positive, got 0.0", "table [train]"),
+        ("lstm", {"warmup": 1.0}, "`warmup` must be in [0, 1), got 1.0", "table [train]"),
+        ("lstm", {"jitter": -0.5}, "`jitter` must be 0 or more, got -0.5", "table [train]"),
+        ("lstm", {"time_warp": 11}, "`time_warp` must be in 0 .. 10, got 11", "table [train]"),
+        ("lstm", {"feature_dropout": 1.0}, "`feature_dropout` must be in [0, 1), got 1.0", "table [train]"),
+        ("lstm", {"threads": -1}, "`threads` must be 0 or more, got -1", "table [train]"),
+        ("lstm", {"dropout": 1.0}, "`dropout` must be in [0, 1), got 1.0", "the model's table"),
+        ("lstm", {"hidden_size": 0}, "`hidden_size` must be at least 1, got 0", "the model's table"),
+        ("lstm", {"size": "huge"}, "has no size `huge`", "large or auto"),
+        ("ridge", {"limit": -3}, "`limit` must be 0 or more, got -3\n", "nothing is limited"),
+        ("ridge", {"hold_out_fold": 20}, "`hold_out_fold` must be -1 or 0 .. 19, got 20\n", "is held out"),
         ("ridge", {"penalties": []}, "[ridge] `penalties` must be one number or more", "penalties = ["),
         ("lightgbm", {"num_rounds": 0}, "[lightgbm] `num_rounds` must be at least 1, got 0", "the default"),
         ("lightgbm", {"feature_fraction": 2.0}, "[lightgbm] `feature_fraction` must be in (0, 1]", "default"),
@@ -108,6 +119,24 @@ def test_a_run_is_told_by_what_shapes_its_result(tmp_path):
     assert plain.identity() == saved_often.identity()
     assert "threads" not in plain.identity()["train"]
     assert told.identity()["train"]["threads"] == 2
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [("lstm", "304e8959eae9889f"), ("gru", "48d9db9cbb6eeb1f"), ("mlp", "710f13e8f855e20d"),
+     ("transformer", "7e6fbfa6253cc8d5"), ("ridge", "c86cb234a0901ef4"), ("lightgbm", "a2699b1150a0fa25")],
+)  # fmt: skip
+def test_a_run_of_defaults_keeps_its_name_whatever_options_are_added(tmp_path, model, name):
+    """These were their names before there were seeds, augmentation, attributes, warm starts and shards."""
+    assert digest(resolve(Workspace(tmp_path), model).identity()) == name
+    if model == "lstm":
+        for option in (
+            {"panel_memory_gib": 0.5},
+            {"num_seeds": 2},
+            {"jitter": 0.1},
+            {"static": ("industry",)},
+        ):
+            assert digest(resolve(Workspace(tmp_path), model, option).identity()) != name
 
 
 def test_what_can_be_known_without_data_is_refused_at_once(tmp_path):

@@ -22,6 +22,7 @@ from barcast.evaluation.render import to_text
 from barcast.models.registry import model_entries
 from barcast.pipeline.market import load_market
 from barcast.pipeline.search import Search
+from barcast.pipeline.searched import check_search_knows_nothing_later
 from barcast.pipeline.settings import resolve
 from barcast.pipeline.trials import Bench, Worker
 from barcast.pipeline.tune import plan_search
@@ -131,13 +132,16 @@ def test_the_best_is_trained_by_one_command_and_remembers_the_number_of_trials(p
         _run(["train", "--tuned", done.name[:10], "-w", str(place), "--threads", "1", "--final", "-q"], False)
         == 0
     )
+    assert "mlp (best of 3 trials) " in capsys.readouterr().out
     runs = {run.info["model"]: run for run in barcast.runs(workspace=place) if not run.info.get("final")}
     trained = runs["mlp"]
     assert trained.info["best_score"] == done.best.score  # the same training, bit for bit
     assert (trained.info["num_trials"], trained.info["tuned_by"]) == (3, done.name)
+    assert trained.info["tuned_until"] == done.until < trained.info["chosen_until"]
     assert "3 trials" in (trained.path / "card.md").read_text()
     assert "num_trials" not in runs["ridge"].info
     refit = next(run for run in barcast.runs(workspace=place) if run.info.get("final"))
+    assert refit.info["tuned_until"] == done.until
     assert refit.info["num_trials"] == 3 and "3 trials" in (refit.path / "card.md").read_text()
     assert "best of 3 trials" in (trained.path / "report.html").read_text()
     compared = barcast.compare(workspace=place).comparisons[0]
@@ -149,6 +153,32 @@ def test_the_best_is_trained_by_one_command_and_remembers_the_number_of_trials(p
     capsys.readouterr()
     assert _run(["runs", "-w", str(place)], False) == 0
     assert "(best of 3 trials)" in capsys.readouterr().out
+
+
+def test_options_chosen_by_labels_that_are_to_judge_a_run_are_refused(place):
+    (place / "space.toml").write_text("penalties = [[0.001], [0.01]]\n")
+    done = barcast.tune("ridge", workspace=place, space=place / "space.toml", trials=2, features="core12")
+    told = tomllib.loads(done.best_file.read_text())["tuned"]
+    assert told["until"] == done.until == json.loads((done.path / "tune.json").read_text())["until"]
+    config = resolve(Workspace(place), "ridge", file=done.best_file)
+    market = load_market(Workspace(place), config.data)
+    times, spans = market.bars.calendar.times, market.plan.spans
+    stop_ends, weigh_begins = times[spans["stop"][1]], times[spans["weigh"][0]]
+    assert times[spans["stop"][0]] < np.datetime64(done.until) <= stop_ends
+    early = str(times[spans["route"][0]])  # as of then, `stop` of the search lies in `weigh` and later
+    for how in ({"tuned": done.name}, {"config": done.best_file}):
+        with pytest.raises(
+            RunError, match=f"by labels known until {done.until}, and `weigh` of this run begins"
+        ) as no:
+            barcast.train("ridge", workspace=place, asof=early, report=False, **how)
+        assert "barcast tune ridge" in no.value.todo
+    for until, good in ((stop_ends, True), (weigh_begins, False), ("", True)):
+        asked = replace(config, tuned=replace(config.tuned, until=str(until)))
+        if good:
+            check_search_knows_nothing_later(asked, market)
+        else:
+            with pytest.raises(RunError, match="chosen by what is to judge this run"):
+                check_search_knows_nothing_later(asked, market)
 
 
 def test_options_that_were_trained_before_the_search_chose_them_count_from_then_on(place):
@@ -176,15 +206,18 @@ def test_the_options_of_another_model_are_refused_in_a_file_and_left_alone_in_th
     plain = resolve(Workspace(place), "lstm", {"lr": 0.1}).identity()
     (place / "barcast.toml").unlink()
     assert resolve(Workspace(place), "lstm", {"lr": 0.1}).identity() == plain  # it shapes no result
-    (place / "barcast.toml").write_text('[tuned]\nmodel = "lstm"\n')
-    with pytest.raises(UsageError, match="which search chose the options"):
-        resolve(Workspace(place), "lstm")
+    for table in ("", 'run = "tune-lstm-1"\ntrials = 30\nuntil = "soon"\n'):
+        (place / "barcast.toml").write_text(f'[tuned]\nmodel = "lstm"\n{table}')
+        with pytest.raises(UsageError, match="which search chose the options"):
+            resolve(Workspace(place), "lstm")
 
 
 def test_a_search_is_named_by_whoever_takes_its_best(place):
-    with pytest.raises(RunError, match="names 0 searches"):
+    with pytest.raises(RunError, match="no search called `tune-lstm`; this workspace has none yet"):
         barcast.train(workspace=place, tuned="tune-lstm")
     done = search(place, trials=1)
+    with pytest.raises(RunError, match=f"no search called `nope`; there are: {done.name}"):
+        barcast.train(workspace=place, tuned="nope")
     with pytest.raises(UsageError, match="is of mlp, not gru"):
         barcast.train("gru", workspace=place, tuned=done.name)
     with pytest.raises(UsageError, match="two sources of options"):
@@ -285,6 +318,32 @@ def test_a_search_that_was_killed_goes_on_as_if_it_had_not_been(place, tmp_path_
     assert outcomes(resumed) == expected
     assert sum(r.state == "lost" for r in resumed.trials) <= 1
     assert not list(resumed.path.glob("work"))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_search_says_what_goes_on(place, number, code):
+    typed = [
+        "tune",
+        "mlp",
+        "--space",
+        str(place / "space.toml"),
+        "--trials",
+        "400",
+        "--threads",
+        "1",
+        "-w",
+        str(place),
+    ]
+    typed += ["--features", "core12", "--epochs", "2", "--hidden-size", "8", "--amp", "off", "-q"]
+    child = subprocess.Popen([sys.executable, "-m", "barcast", *typed], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not any(finished(file) for file in place.glob("runs/tune-*/study.db")):
+        assert child.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    child.send_signal(number)
+    said = child.communicate()[1]
+    assert child.returncode == code
+    assert "interrupted; the same command goes on where it stopped: barcast tune mlp" in said
 
 
 def kill_workers(monkeypatch, times):

@@ -9,6 +9,7 @@ from barcast.core.errors import BarcastError, RunError, UsageError
 from barcast.core.runs import RunFolder, list_runs, open_run
 from barcast.core.workspace import Workspace
 from barcast.pipeline.dataset import resolve_features
+from barcast.pipeline.diagnose import diagnose
 from barcast.pipeline.market import load_market
 from barcast.pipeline.predict import check_known_by
 from barcast.pipeline.settings import from_run, resolve
@@ -143,6 +144,20 @@ def test_a_run_knows_what_its_source_knew(place):
         check_known_by(Workspace(place), warm, "2021-02-01")
 
 
+def test_what_a_search_knew_and_how_often_it_tried_come_along(place):
+    chosen = trained(place, segments=OLD, epochs=1, seed=5).run
+    chosen.update(num_trials=7, tuned_by="tune-lstm-1", tuned_until="2021-05-26")
+    assert "labels known until 2021-05-26" in str(
+        refused(place, warm_start=chosen.name, segments=("2021-03-31", "2021-05-20", *NEW[2:]))
+    )
+    warm = trained(place, warm_start=chosen.name, epochs=1).run
+    assert warm.info["warm_start"]["stopped_until"] == warm.info["tuned_until"] == "2021-05-26"
+    assert (warm.info["num_trials"], warm.info["tuned_by"]) == (7, "tune-lstm-1")
+    assert "7 trials" in (warm.path / "card.md").read_text()
+    chosen.update(num_trials=9)
+    assert trained(place, warm_start=chosen.name, epochs=1).run.info["num_trials"] == 9  # found again
+
+
 # --- what must be the same ---------------------------------------------------------------------------------
 
 
@@ -205,6 +220,17 @@ def test_training_begins_with_the_rows_of_a_source_that_knew_fewer_symbols(place
         wanted = theirs[known.index(symbol) + 1] if symbol in known else theirs[0]
         assert torch.equal(mine[row], wanted), symbol
     assert torch.equal(seen["weights"]["head.weight"], load_tensors(few.weights)[0]["head.weight"])
+
+
+def test_what_it_learned_is_measured_from_where_it_began(place, tmp_path):
+    root = tmp_path / "ws"
+    subprocess.run(["cp", "-r", str(place), str(root)], check=True)
+    here, source = Workspace(root), source_of(root)
+    warm = trained(root, warm_start=source.name, epochs=1, lr=1e-7).run
+    (verdict,) = diagnose(here, warm).learning
+    assert verdict.kind == "rate_too_low" and 0 < verdict.numbers["moved"] < 1e-3
+    source.weights.unlink()
+    assert "rate_too_low" not in [verdict.kind for verdict in diagnose(here, warm).learning]  # nobody knows
 
 
 # --- its refit ---------------------------------------------------------------------------------------------

@@ -9,9 +9,12 @@ import torch
 
 import barcast
 from barcast.cli.app import _run
+from barcast.core.config import to_plain
 from barcast.core.errors import ResourceError, UsageError
+from barcast.core.predictions import QUANTILE_LEVELS
 from barcast.core.runs import list_runs
 from barcast.core.workspace import Workspace
+from barcast.models.heads import masked_pinball
 from barcast.models.network import Sizes
 from barcast.models.registry import model_entries, model_entry
 from barcast.pipeline import plan as pipeline_plan
@@ -19,7 +22,14 @@ from barcast.pipeline.plan import choose_size
 from barcast.pipeline.settings import resolve
 from barcast.planning import machine, probe
 from barcast.planning import plan as planning
-from barcast.planning.memory import MemoryPlan, device_plan, host_plan, largest_batch, network_components
+from barcast.planning.memory import (
+    MemoryPlan,
+    device_plan,
+    host_plan,
+    largest_batch,
+    network_components,
+    resident_components,
+)
 from barcast.planning.network import (
     activation_bytes,
     beside_embeddings,
@@ -155,6 +165,41 @@ def test_phases_stand_on_each_other_and_the_peak_is_the_highest():
     assert replace(found, available=None).fits is None
 
 
+def test_features_are_there_once_while_they_are_normalised():
+    work = replace(work_of(), num_rows=10**7)
+    found = host_plan(work, {}, MEASURED, None, "")
+    assert found.phases["features"] == found.phases["train"] == sum(found.components.values())
+    scored = host_plan(replace(work, num_scored_rows=10**6), {}, MEASURED, None, "")
+    more = 4 * 2 * 8 * 2 * (10**6 - work.num_scored_rows)  # ridge reads them twice, in float64
+    assert scored.phases["compare"] - found.phases["compare"] == more
+
+
+def test_a_panel_that_would_come_in_shards_is_no_reason_not_to_fit(unmeasured):
+    work = replace(work_of(), num_rows=10**9)
+    found = planning.make_plan(work, "a10").device
+    assert found.fits and found.components["panel in shards"] == 12 << 30 and "panel" not in found.components
+    assert "panel in shards" not in planning.make_plan(work_of(), "a10").device.components
+    told = planning.make_plan(replace(work, train=replace(work.train, panel_memory_gib=2.0)))
+    assert told.host.components["panel in shards"] == 2 << 30  # beside the whole one
+    assert told.host.components["panel"] == 7 * 4 * 10**9
+    assert any("comes in shards" in note for note in told.notes)
+
+
+def test_heads_of_several_outputs_are_planned_and_measured_as_they_train():
+    levels = len(QUANTILE_LEVELS)
+    work = replace(
+        work_of(sizes=replace(SIZES, num_horizons=2 * levels)), target="quantiles", life_lengths=(500,)
+    )
+    assert resident_components(work)["targets"] == 4 * 2 * work.num_rows
+    data = probe._synthetic(work)
+    assert data.resident.target.shape == (500, 2)
+    network = work.entry.build(work.options, work.sizes)
+    stepper = probe._stepper(work, network, data)
+    assert stepper.loss is masked_pinball
+    stepper.step(probe._pieces(work.train, data, 2), 0, 0.5)
+    assert probe.read_workload(json.loads(json.dumps(to_plain(work)))) == work
+
+
 def test_the_largest_batch_fits_and_a_larger_one_does_not():
     plan = MemoryPlan({"weights": 100, "activations": 1000, "gather": 0}, {"train": 1100}, 10_000, "test")
     work = work_of(batch_size=200)  # ten stretches of twenty
@@ -259,6 +304,14 @@ def test_a_plan_counts_what_a_run_then_sees(place, capsys):
     assert found["memory"]["host"]["peak_bytes"] > found["measured"]["runtime_bytes"] > 50 << 20
 
 
+def test_parameters_of_every_output_are_counted(place, capsys, unmeasured):
+    plain, quantiles = plan(place, capsys), plan(place, capsys, "--target", "quantiles")
+    more = quantiles["parameters"]["total"] - plain["parameters"]["total"]
+    assert more == (len(QUANTILE_LEVELS) - 1) * (plain["options"]["hidden_size"] + 1)
+    panel = [found["memory"]["host"]["components"]["targets"] for found in (plain, quantiles)]
+    assert panel[0] == panel[1]
+
+
 def test_the_json_has_these_keys(place, capsys, unmeasured):
     found = plan(place, capsys)
     assert set(found) == {
@@ -302,6 +355,25 @@ def test_the_page_for_people_ends_with_the_command_to_type(place, capsys, unmeas
     ):
         assert part in said
     assert said.strip().splitlines()[-1].startswith("next: ")
+    assert "(roofline" in said and " 989.0 TFLOP/s" in said
+
+
+def test_a_word_that_is_no_machine_names_the_option_that_was_typed(place, capsys):
+    for typed, asked in (
+        ("--on cpu", "no target `cpu`"),
+        ("--target a11", "--target a11: neither a machine"),
+    ):
+        assert _run(["plan", "train", "lstm", "-w", str(place), *typed.split()], debug=False) == 2
+        said = capsys.readouterr().err
+        assert asked in said and "--on this, a10, rtx3080, h100, h800" in said
+    assert "or --target auto, rank" in said
+
+
+def test_a_part_of_a_batch_is_told_with_the_machine_that_measured_it(monkeypatch):
+    part = replace(MEASURED, batch_share=0.09)
+    monkeypatch.setattr(planning, "run_probe", lambda *_, **__: part)
+    notes = " ".join(planning.make_plan(work_of(), "h100").notes)
+    assert "takes long on this machine: 9% of one was measured here" in notes
 
 
 def test_a_plan_that_does_not_fit_says_so(place, capsys, unmeasured, monkeypatch):

@@ -7,6 +7,7 @@ from itertools import combinations
 
 import pytest
 
+from barcast.reports.map import MapData, write_map
 from barcast.reports.page import page_words
 from tests.reports.demo import market_report
 from tests.reports.variants import HOSTILE, small_report
@@ -455,3 +456,25 @@ def test_policy_stops_a_script_that_is_not_ours(report_files, chromium):
     title = page.title()
     page.close()
     assert "owned" not in title and any("Content Security Policy" in text for text in refused)
+
+
+def test_the_legend_of_a_map_counts_symbols_and_the_page_has_no_direction(chromium, tmp_path):
+    n = 36  # ten groups of two with a colour, eight of one that share theirs, eight unknown
+    industries = [
+        f"I{place // 2:02d}" if place < 20 else f"J{place}" if place < 28 else "" for place in range(n)
+    ]
+    spread = tuple(float(place) for place in range(n))
+    data = MapData(
+        run="lstm-1", width=8, shares=(0.5, 0.2), symbols=tuple(f"S{place}" for place in range(n)),
+        names=("",) * n, x=spread, y=spread, groups={"industry": tuple(industries)}, warnings=(), purity=(),
+    )  # fmt: skip
+    write_map(tmp_path / "map.html", data)
+    page = chromium.new_page()
+    page.goto((tmp_path / "map.html").as_uri())
+    page.wait_for_selector("html[data-ready=true]")
+    legend = page.inner_text("#chart-map .legend")
+    assert "I00 (2)" in legend and "others (8)" in legend
+    assert not page.query_selector("[data-choice^='up:']") and page.query_selector(
+        "[data-choice='theme:dark']"
+    )
+    page.close()

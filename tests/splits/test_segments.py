@@ -111,7 +111,7 @@ def test_shares_cover_every_session_or_say_how_many_would_do(num_sessions, label
         plan = SegmentPlan.by_share(num_sessions, label_sessions=label_sessions)
     except UsageError as error:
         assert f"{num_sessions} sessions" in error.found
-        enough = int(error.todo.split("at least ")[1].split(" days")[0])
+        enough = int(error.todo.split("at least ")[1].split(" sessions")[0])
         assert enough > num_sessions
         SegmentPlan.by_share(enough, label_sessions=label_sessions)
         if shorter := re.search(r"shorter by (\d+) sessions", error.todo):
@@ -130,14 +130,14 @@ def test_short_history_is_told_what_would_do():
     with pytest.raises(UsageError) as caught:
         SegmentPlan.by_share(80, label_sessions=6)
     assert caught.value.todo == (
-        "give at least 100 days of history, or a horizon shorter by 2 sessions, or "
+        "give at least 100 sessions of history, or a horizon shorter by 2 sessions, or "
         "shares = [0.53, 0.10, 0.10, 0.10, 0.17] under [data]"
     )
 
 
 @pytest.mark.parametrize("num_sessions", [0, 1, 4, 12, 60])
 def test_tiny_data_is_refused_with_what_to_change(num_sessions):
-    with pytest.raises(UsageError, match=r"give at least .* days of history"):
+    with pytest.raises(UsageError, match=r"give at least .* sessions of history"):
         SegmentPlan.by_share(num_sessions, label_sessions=6)
 
 

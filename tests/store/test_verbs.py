@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 from datetime import UTC, date, datetime
@@ -225,6 +226,19 @@ def test_a_second_writer_is_told_who_is_at_work(tmp_path, folder):
     import_data(tmp_path, folder, CN)
     with writer_lock(tmp_path / "market"), pytest.raises(StoreBusyError, match="is being written by process"):
         update_data(tmp_path, folder)
+
+
+@pytest.mark.parametrize(
+    ("program", "said"), [("barcast/__main__.py", "`barcast train lstm`"), ("mine.py", "`a Python program`")]
+)
+def test_a_writer_is_told_as_a_user_would_type_it(tmp_path, monkeypatch, program, said):
+    monkeypatch.setattr(sys, "argv", [f"/env/lib/{program}", "train", "lstm"])
+    with (
+        writer_lock(tmp_path),
+        pytest.raises(StoreBusyError, match=re.escape(f"({said})")),
+        writer_lock(tmp_path),
+    ):
+        pass
 
 
 def test_a_disk_that_fills_up_leaves_the_last_version(tmp_path, folder):

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import numpy as np
 import pytest
 import torch
 
+from barcast.cli.app import app
+from barcast.core.errors import UsageError
 from barcast.core.progress import Progress
 from barcast.core.runs import RunFolder, list_runs
 from barcast.core.workspace import Workspace
@@ -26,10 +29,12 @@ from barcast.training.loop import fit_network
 from barcast.training.networks import put_on_device
 from barcast.training.predict import predict_stop, predict_windows
 from barcast.windows.index import Stretches
-from barcast.windows.shards import bytes_per_row
+from barcast.windows.shards import _Slot, bytes_per_row
 from tests.journey.test_journey import DECLARED, run, write_market
 from tests.training.test_loop import CONFIG, fit, loss, network_for, planted
 
+#: Bounds what hangs; processes that import and compile on busy cores take long.
+PATIENCE = 600
 SIZES = Sizes(4, 12, 1)
 QUIET = LSTMConfig(hidden_size=12, dropout=0.0, id_dropout=0.0)
 #: Holds a third of the planted panel, in two shards.
@@ -46,6 +51,8 @@ CASES = {
     "threads": (LSTMConfig(hidden_size=12), replace(ONE, threads=2)),
     "dropout": (LSTMConfig(hidden_size=12), ONE),
     "diverged": (QUIET, replace(ONE, lr=1e30, clip=1e30, optimizer="sgd", epochs=1)),
+    # the judge ends it, as that of a search ends a trial; only the first process has one
+    "judged": (QUIET, ONE),
     # the second process has memory for two stretches only, see `limit_memory`
     "memory": (replace(QUIET, hidden_size=13), replace(ONE, batch_size=160, epochs=1)),
 }
@@ -58,6 +65,8 @@ def fit_case(name: str, folder: Path, together: bool) -> None:
     torch.manual_seed(0)
     network = UniversalLSTM(options, SIZES)
     data, score = planted()
+    if name == "judged":
+        score = gives_up
     data = put_on_device(data, config)
     job = Job("lstm", options, config, SIZES, "rank", None)
     if together:
@@ -65,6 +74,10 @@ def fit_case(name: str, folder: Path, together: bool) -> None:
             fit_network(network, data, config, loss, score, RunFolder(folder), Progress(False))
     else:
         fit_network(network, data, config, loss, score, RunFolder(folder), Progress(False))
+
+
+def gives_up(rows, outputs):
+    raise KeyError("the judge")
 
 
 def write_run(folder: Path) -> None:
@@ -112,12 +125,20 @@ def torchrun(*words, **how):
     )  # fmt: skip
 
 
+def output_of(child):
+    """Wait for the processes to end; those that hang are ended."""
+    try:
+        return child.communicate(timeout=PATIENCE)[0]
+    finally:
+        child.terminate()
+
+
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
     """What two processes made of every case."""
     root = tmp_path_factory.mktemp("two")
     child = torchrun("tests.training.test_distributed", root)
-    said = child.communicate(timeout=120)[0]
+    said = output_of(child)
     assert child.returncode == 0, said
     return root
 
@@ -157,8 +178,13 @@ def test_all_processes_halve_when_one_runs_out_of_memory(two):
 
 def test_a_loss_that_is_no_number_on_one_process_ends_all(two):
     assert (two / "diverged" / "error.txt").read_text().startswith("DivergedError")
-    others = [name for name in CASES if name != "diverged" and (two / name / "error.txt").exists()]
-    assert not others
+    assert sorted(file.parent.name for file in two.glob("*/error.txt")) == ["diverged", "judged"]
+
+
+def test_a_judge_that_fails_ends_the_others_and_all_train_on(two):
+    """Without a word they would wait for its score, and take the next case's weights for it."""
+    assert (two / "judged" / "error.txt").read_text() == "KeyError: 'the judge'"
+    assert len(curve(two / "memory")) == 4  # a case after it
 
 
 # --- the command -------------------------------------------------------------------------------------------
@@ -199,13 +225,13 @@ def test_a_dead_process_stops_all_and_the_same_command_goes_on(market, tmp_path)
     killed = tmp_path / "killed"
     command = ("barcast", "train", "lstm", "-w", killed, *FLAGS)
     child = torchrun(*command)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while not list(killed.glob("runs/*/checkpoint.safetensors")):
         assert child.poll() is None and time.monotonic() < deadline, child.communicate()[0]
         time.sleep(0.02)
     (helper,) = [pid for pid in children_of(child.pid) if rank_of(pid) == 1]
     os.kill(helper, signal.SIGKILL)
-    said = child.communicate(timeout=60)[0]
+    said = output_of(child)
     assert child.returncode != 0
     assert "bug in barcast" not in said
     assert not trained(killed).is_done
@@ -213,7 +239,7 @@ def test_a_dead_process_stops_all_and_the_same_command_goes_on(market, tmp_path)
     assert load_tensors(checkpoint)[1]["state"]["step"] >= 1  # whole, and something to go on from
 
     child = torchrun(*command)
-    said = child.communicate(timeout=100)[0]
+    said = output_of(child)
     assert child.returncode == 0, said
     assert run("train", "lstm", "-w", tmp_path / "alone", *FLAGS) == 0
     resumed, alone = trained(killed), trained(tmp_path / "alone")
@@ -236,9 +262,9 @@ def test_two_processes_resumed_are_bit_equal(market, tmp_path, soak_table):
                 time.sleep(0.02)
             time.sleep(seconds)
             os.kill(min(children_of(child.pid)), signal.SIGKILL)
-            child.communicate(timeout=60)
+            output_of(child)
         child = torchrun(*command)
-        assert child.communicate(timeout=100) and child.returncode == 0
+        assert output_of(child) and child.returncode == 0
         found.append(weights(trained(root).path))
     equal = all(torch.equal(w, other[key]) for other in found[1:] for key, w in found[0].items())
     soak_table.add("training", "two processes, one killed, resumed to the same bits", equal)
@@ -247,10 +273,17 @@ def test_two_processes_resumed_are_bit_equal(market, tmp_path, soak_table):
 
 def test_what_is_wrong_is_said_once_with_its_exit_code(tmp_path):
     child = torchrun("barcast", "train", "lstm", "-w", tmp_path, "--hidden-size", "0")
-    said = child.communicate(timeout=60)[0]
+    said = output_of(child)
     assert child.returncode != 0
     assert said.count("error: `hidden_size` must be at least 1") == 1
     assert "exitcode  : 2" in said and "bug in barcast" not in said
+
+
+def test_a_search_is_not_divided(market, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match="torchrun divides one training, not a search"):
+        app(args=["tune", "lstm", "-w", str(market), "--trials", "1", "--quiet"], standalone_mode=False)
+    assert not (market / "tuning").exists()
 
 
 # --- a panel larger than the device ------------------------------------------------------------------------
@@ -335,10 +368,20 @@ def _first_and_last(found):
     return found[0], found[2]
 
 
-def test_a_run_in_shards_from_store_to_forecasts(market, tmp_path):
-    """The limit is an option like others: another one is another run, and its shards are on record."""
+def test_a_run_in_shards_from_store_to_forecasts(market, tmp_path, monkeypatch):
+    """The limit is an option like others, holds for all networks of a run, and its shards are on record."""
     root = shutil.copytree(market, tmp_path / "ws")
-    assert run("train", "lstm", "-w", root, *FLAGS, "--epochs", "2", "--panel-memory-gib", "0.0004") == 0
+    alive, held, make = weakref.WeakSet(), [], _Slot.__init__
+
+    def counted(slot, *arguments):
+        make(slot, *arguments)
+        alive.add(slot)
+        held.append(sum(t.untyped_storage().nbytes() for each in alive for t in each.tensors.values()))
+
+    monkeypatch.setattr(_Slot, "__init__", counted)
+    limit = ("--seeds", "2", "--panel-memory-gib", "0.0004")
+    assert run("train", "lstm", "-w", root, *FLAGS, "--epochs", "2", *limit) == 0
+    assert 0 < max(held) <= 0.0004 * 2**30
     info = trained(root).info
     assert 0 < info["shard_rows"] * 2 * (13 * 4 + 4 + 16) <= 0.0004 * 2**30
     assert json.loads((trained(root).path / "config.json").read_text())["train"]["panel_memory_gib"] == 0.0004

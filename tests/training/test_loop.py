@@ -297,7 +297,7 @@ def kill_and_resume(folder: Path, kills: int, seed: int) -> None:
     done = 0
     while done < kills:
         child = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 600  # it bounds a hang only; imports on busy cores take long
         while not (folder / "checkpoint.safetensors").exists() and child.poll() is None:
             assert time.monotonic() < deadline
             time.sleep(0.01)
@@ -319,9 +319,12 @@ def test_killed_and_resumed_is_bit_equal(tmp_path):
     resumed, _ = load_tensors(tmp_path / "killed" / "weights.safetensors")
     for name, weight in straight.state_dict().items():
         assert torch.equal(weight, resumed[name]), name
-    curve = RunFolder(tmp_path / "killed").read_metrics()
-    keys = ("step", "train_loss", "stop_score", "lr")
-    assert [[line[k] for k in keys] for line in curve] == [[line[k] for k in keys] for line in result.curve]
+    assert told(RunFolder(tmp_path / "killed").read_metrics()) == told(result.curve)
+
+
+def told(curve):
+    """What a curve says that does not depend on the machine's speed."""
+    return [[line[key] for key in ("step", "train_loss", "stop_score", "lr")] for line in curve]
 
 
 @pytest.mark.parametrize("killed", [True, False], ids=["killed before a checkpoint", "trained afresh"])
@@ -358,12 +361,13 @@ def test_the_number_of_threads_is_measured_once_a_run(tmp_path, monkeypatch, kil
 def test_twenty_kills_leave_no_trace(tmp_path, soak_table):
     config = replace(CONFIG, epochs=30, checkpoint_seconds=0.0)
     data, score = planted()
-    straight, _ = fit(tmp_path / "straight", data, score, config)
+    straight, result = fit(tmp_path / "straight", data, score, config)
     for moment in range(20):
         folder = tmp_path / f"killed-{moment}"
         kill_and_resume(folder, kills=1, seed=moment)
         resumed, _ = load_tensors(folder / "weights.safetensors")
         equal = all(torch.equal(w, resumed[n]) for n, w in straight.state_dict().items())
+        equal = equal and told(RunFolder(folder).read_metrics()) == told(result.curve)
         soak_table.add("training", f"SIGKILL at random moment {moment + 1} of 20", equal)
         assert equal
 

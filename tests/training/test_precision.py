@@ -1,21 +1,37 @@
 """fp16 with scaled losses: it learns, survives overflows and resumes to the bit; `auto` takes what there is."""
 
-import threading
+import time
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from barcast.core.errors import RunError
+from barcast.core.progress import Progress
+from barcast.core.runs import RunFolder
 from barcast.models.network import Sizes
 from barcast.models.registry import model_entries
-from barcast.training import precision
+from barcast.planning import probe
+from barcast.training import precision, range_test
+from barcast.training.batches import epoch_batches
 from barcast.training.checkpoint import load_tensors
 from barcast.training.config import TrainConfig
-from barcast.training.precision import LossScaling, autocast, has_bf16, training_dtype
-from tests.training.test_loop import CONFIG, fit, planted
+from barcast.training.loop import _Loop
+from barcast.training.precision import (
+    LossScaling,
+    arithmetic,
+    autocast,
+    has_bf16,
+    plain_float32,
+    training_dtype,
+)
+from barcast.training.predict import predict_stop, predict_windows
+from barcast.training.step import Stepper
+from tests.training.test_loop import CONFIG, fit, loss, network_for, planted
 
 HALF = replace(CONFIG, amp="fp16", epochs=3)
 NETWORKS = [entry for entry in model_entries() if entry.kind == "network"]
@@ -95,10 +111,11 @@ def test_gradients_are_clipped_as_they_are_and_not_as_they_are_scaled(amp):
 @pytest.mark.parametrize("entry", NETWORKS, ids=lambda entry: entry.name)
 def test_every_network_has_a_gradient_in_fp16(entry):
     network, config = entry.build(entry.config(), Sizes(5, 3, 1)), TrainConfig(amp="fp16")
-    with autocast(config):
-        found = network(torch.randn(4, 20, 5), torch.ones(4, dtype=torch.long), 1)
+    with arithmetic(config):
+        with autocast(config):
+            found = network(torch.randn(4, 20, 5), torch.ones(4, dtype=torch.long), 1)
+        found.float().square().mean().backward()
     assert torch.backends.mkldnn.enabled
-    found.float().square().mean().backward()
     assert all(torch.isfinite(each.grad).all() for each in network.parameters() if each.grad is not None)
 
 
@@ -119,21 +136,95 @@ def test_a_gpu_that_only_imitates_bf16_does_not_have_it(monkeypatch):
     assert not has_bf16("cuda:1")
 
 
-def test_onednn_comes_back_when_the_last_part_is_done():
-    """Two threads compute parts; the first one to end must not switch it on under the other."""
-    inside, leave = threading.Event(), threading.Event()
+def switches():
+    """Whether oneDNN is used, and whether float32 may be rounded to TF32: by cuDNN, by matrix products."""
+    backends = torch.backends
+    return backends.mkldnn.enabled, backends.cudnn.allow_tf32, backends.cuda.matmul.allow_tf32
 
-    def part():
-        with autocast(TrainConfig(amp="fp16")):
-            inside.set()
-            assert leave.wait(10)
 
-    thread = threading.Thread(target=part)
-    thread.start()
-    assert inside.wait(10)
-    with autocast(TrainConfig(amp="fp16")):
-        pass
-    assert not torch.backends.mkldnn.enabled
-    leave.set()
-    thread.join()
-    assert torch.backends.mkldnn.enabled
+@pytest.fixture
+def rounded():
+    """TF32 wherever a GPU has it."""
+    torch.backends.cuda.matmul.allow_tf32 = True
+    yield
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = False, True
+
+
+@pytest.mark.usefixtures("rounded")
+@pytest.mark.parametrize(("amp", "inside"), [("fp16", (False, True, True)), ("off", (True, False, False))])
+def test_a_step_holds_its_switches_until_its_last_part_is_done(amp, inside):
+    """Two threads compute parts; one that ends early must leave the other's backward pass as it began."""
+    before, seen = switches(), set()
+    assert before == (True, True, True)
+    data, _ = planted()
+    stepper = Stepper(
+        network_for(), data, replace(HALF, amp=amp), loss, RunFolder(Path("nowhere")), Progress(False)
+    )
+    scaled = stepper.scaling.scaled
+
+    def watched(value):
+        seen.add(switches())
+        value.register_hook(lambda gradient: time.sleep(0.01))
+        found = scaled(value)
+        found.register_hook(lambda gradient: seen.add(switches()))
+        return found
+
+    stepper.scaling.scaled = watched
+    threads = torch.get_num_threads()
+    try:
+        stepper.compute_with(2)
+        for number, which in enumerate(epoch_batches(data, HALF, 0)[:3]):
+            stepper.step(which, number, 0.5)
+    finally:
+        stepper.close()
+        torch.set_num_threads(threads)
+    assert seen == {inside}
+    assert switches() == before
+
+
+@pytest.mark.usefixtures("rounded")
+def test_judging_and_predicting_are_whole_float32_whatever_training_is():
+    data, _ = planted()
+    network, seen, before = network_for(), [], switches()
+    network.register_forward_pre_hook(lambda *_: seen.append(switches()))
+    predict_stop(network, data, HALF)
+    predict_windows(network, data.resident, np.arange(50), 10)
+    assert set(seen) == {(True, False, False)}
+    assert switches() == before == (True, True, True)
+
+
+@pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="this torch has the older switches")
+@pytest.mark.usefixtures("rounded")
+def test_a_program_with_the_newer_switches_is_left_as_it_was():
+    backends = torch.backends
+    backends.fp32_precision = "tf32"
+    backends.cudnn.conv.fp32_precision = "ieee"
+
+    def told():
+        return [
+            each.fp32_precision for each in (backends.cudnn.rnn, backends.cudnn.conv, backends.cuda.matmul)
+        ]
+
+    before = told()
+    assert "tf32" in before
+    try:
+        with plain_float32():
+            assert told() == ["ieee"] * 3
+        assert told() == before
+    finally:
+        backends.fp32_precision = "none"
+
+
+def test_threads_are_for_a_cpu():
+    """Whatever --threads says, one thread feeds a GPU: nothing is measured, nobody else computes parts."""
+    data, score = planted()
+    config = replace(CONFIG, threads=3)
+    loop = _Loop(network_for(), data, config, loss, score, RunFolder(Path("nowhere")), Progress(False), None)
+    on_gpu = replace(config, device="cuda")
+    loop.config = loop.stepper.config = on_gpu
+    threads = torch.get_num_threads()
+    loop.settle_threads()
+    assert loop.state.threads == 0 and loop.stepper.workers is None
+    assert torch.get_num_threads() == threads
+    assert range_test._num_threads(loop.stepper, data, on_gpu) == 0
+    assert probe._threads(SimpleNamespace(train=on_gpu), None, data, 1.0) == 0

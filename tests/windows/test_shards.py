@@ -7,7 +7,7 @@ import torch
 from barcast.core.errors import ResourceError
 from barcast.windows.gather import Resident, gather_stretches, gather_windows
 from barcast.windows.index import cut_stretches
-from barcast.windows.shards import Shards, bytes_per_row, cut_lives
+from barcast.windows.shards import NUM_SLOTS, Shards, bytes_per_row, check_longest, cut_lives
 from tests.conftest import make_bars
 
 LENGTHS = (90, 40, 130, 70, 20, 110, 60, 30)
@@ -98,6 +98,32 @@ def test_memory_is_two_shards_whatever_is_read():
     assert bytes_per_row(host) == 4 * 5 + 4 * 2 + 8 + 8
     for _, resident, _ in shards.in_order(np.arange(lives[-1])):
         assert len(resident.inputs) <= MAX_ROWS
+
+
+def test_two_seeds_read_in_turns_from_one_memory():
+    host, lives = panel()
+    one = Shards(host, lives, MAX_ROWS, "cpu", seed=3)
+    other, alone = one.for_seed(4), Shards(host, lives, MAX_ROWS, "cpu", seed=4)
+    places = {tensor.data_ptr() for slot in one._slots for tensor in slot.tensors.values()}
+    for epoch in range(3):
+        cuts = [shards.begin(epoch) for shards in (one, other)]
+        assert cuts[1].shard_of_life.tolist() == alone.begin(epoch).shard_of_life.tolist()
+        assert cuts[0].shard_of_life.tolist() != cuts[1].shard_of_life.tolist()
+        for index in range(min(len(cut.members) for cut in cuts)):
+            for shards, cut in zip((one, other), cuts, strict=True):
+                rows = np.flatnonzero(shards.shard_of(np.arange(lives[-1]), cut) == index)
+                resident, local = shards.place(rows)
+                assert torch.equal(resident.inputs[local], host.inputs[rows])
+                assert resident.inputs.data_ptr() in places
+
+
+def test_the_least_memory_that_is_told_is_enough():
+    for longest in range(101, 2000, 37):
+        host = Resident(*(torch.zeros(longest, 3) for _ in range(4)))
+        with pytest.raises(ResourceError) as refused:
+            check_longest(host, np.array([0, longest]), 100)
+        told = float(refused.value.todo.split()[1])
+        assert int(told * 2**30 / (NUM_SLOTS * bytes_per_row(host))) >= longest
 
 
 def test_a_life_that_no_shard_can_hold_is_refused_with_what_would_do():

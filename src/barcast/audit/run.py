@@ -22,7 +22,9 @@ from barcast.core.workspace import Workspace
 from barcast.pipeline.compare import market_of
 from barcast.pipeline.dataset import resolve_features, run_features
 from barcast.pipeline.market import Market, load_market
+from barcast.pipeline.record import check_market
 from barcast.pipeline.settings import DataConfig, from_run, resolve
+from barcast.pipeline.unfinished import check_done
 from barcast.store import MarketStore
 
 _STAMPS = "intraday bars start where the exchange's hours allow"
@@ -78,8 +80,8 @@ def audit_run(
     """
     settings, progress = settings or AuditSettings(), progress or Progress(enabled=False)
     started = time.perf_counter()
-    if not run.is_done:
-        raise RunError(f"run `{run.name}` is not finished", "run the same `barcast train` again: it resumes")
+    check_done(run)
+    check_market(workspace, run)
     config, info = from_run(run.read("config.json")), run.info
     progress.note("reading the store and making labels")
     market = market_of(workspace, run)

@@ -30,12 +30,13 @@ def compare(
 
     spoken = language(lang)
     place = Workspace.find(workspace)
+    progress = Progress(enabled=not quiet)
     compared = compare_runs(
         place,
-        runs_to_compare(place, names or []),
+        runs_to_compare(place, names or [], progress=progress),
         segments=words(segments) or ("route",),
         open_test=open_test,
-        progress=Progress(enabled=not quiet),
+        progress=progress,
     )
     if json_output:
         print_json([comparison.to_plain() for comparison in compared.comparisons])

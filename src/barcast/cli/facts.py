@@ -14,7 +14,7 @@ from barcast.core.errors import UsageError
 
 def facts(
     table: Annotated[
-        Path | None, typer.Argument(help="CSV or Parquet: symbol and columns such as name, industry.")
+        Path | None, typer.Argument(help="CSV or Parquet: symbol (代码) and columns such as name, industry.")
     ] = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="This table takes the place of what the store has.")

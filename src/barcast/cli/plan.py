@@ -53,6 +53,8 @@ def train(
     if is_target(flags["target"]):  # as a training target none of these words means anything
         on, flags["target"] = on or flags["target"], None
     device_of(on := on or "this")
+    if flags["target"] is not None:
+        _check_label(flags["target"])
     place, progress = Workspace.find(workspace), Progress(enabled=not quiet)
     resolved = resolve(
         place, model or "lstm", {**flags, "time_budget": time_budget}, config, progress=progress
@@ -61,10 +63,25 @@ def train(
     print_json(found.plain()) if json_output else _print(found)
 
 
+def _check_label(target: str) -> None:
+    """Refuse a word for --target that is neither a training target nor a machine."""
+    from typing import get_args, get_type_hints
+
+    from barcast.core.errors import UsageError
+    from barcast.pipeline.settings import DataConfig
+    from barcast.planning.machine import TARGETS
+
+    known = get_args(get_type_hints(DataConfig)["target"])
+    if target not in known:
+        raise UsageError(
+            f"--target {target}: neither a machine to plan for nor a target to train on",
+            f"--on {', '.join(TARGETS)}, or --target {', '.join(known)}",
+        )
+
+
 def _print(found: Plan) -> None:
     """Print what is needed, by what, and the command that does it."""
     from barcast.cli.show import table
-    from barcast.core.progress import count
 
     work = found.work
     typer.echo(
@@ -84,7 +101,7 @@ def _print(found: Plan) -> None:
     compute = found.compute
     typer.echo(
         f"{compute.labels_per_second:,.0f} labels/s; {compute.share_of_peak:.1%} of the peak of "
-        f"{count(compute.peak_flops)}FLOP/s ({compute.basis}"
+        f"{_with_unit(compute.peak_flops, 'FLOP/s')} ({compute.basis}"
         + (f", {compute.threads} threads)" if compute.threads else ")")
     )
     _print_run(found)
@@ -125,24 +142,30 @@ def _print_memory(title: str, plan: MemoryPlan) -> None:
 
 
 def _compute_rows(found: Plan) -> list[tuple[str, str, str]]:
-    from barcast.core.progress import count
-
     compute, steps = found.compute, found.compute.steps_per_epoch
     return [
         (
             "arithmetic",
-            f"{count(compute.flops_per_step)}FLOP",
-            f"{count(compute.flops_per_step * steps)}FLOP",
+            _with_unit(compute.flops_per_step, "FLOP"),
+            _with_unit(compute.flops_per_step * steps, "FLOP"),
         ),
         (
             "traffic, at least",
-            f"{count(compute.bytes_per_step)}B",
-            f"{count(compute.bytes_per_step * steps)}B",
+            _with_unit(compute.bytes_per_step, "B"),
+            _with_unit(compute.bytes_per_step * steps, "B"),
         ),
         ("training", f"{compute.seconds_per_step:.3f} s", f"{compute.seconds_per_epoch:.2f} s"),
         ("judging on stop", "", f"{compute.judging_seconds_per_epoch:.2f} s"),
         ("steps", "1", f"{steps:,}"),
     ]
+
+
+def _with_unit(value: float, unit: str) -> str:
+    """Write a quantity for people: 14.0 TFLOP."""
+    from barcast.core.progress import count
+
+    digits = (text := count(value)).rstrip("kMGT")
+    return f"{digits} {text.removeprefix(digits)}{unit}"
 
 
 def _training_command() -> str:

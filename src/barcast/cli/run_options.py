@@ -74,7 +74,7 @@ def _declared(
     amp: Annotated[str | None, typer.Option(help="auto, bf16, fp16 or off.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1.")] = None,
     threads: Annotated[
-        int | None, typer.Option(help="Processor threads of a step; 0: measure once, keep it with the run.")
+        int | None, typer.Option(help="CPU threads of a step on a CPU; 0: measured once, then kept.")
     ] = None,
     checkpoint_seconds: Annotated[float | None, typer.Option(help="Time between checkpoints.")] = None,
     panel_memory_gib: Annotated[

@@ -54,6 +54,8 @@ def print_added(done: StatusResult, json_output: bool) -> None:
         typer.echo(
             f"  {len(done.not_stored):,} symbols have no bar here, e.g. {', '.join(done.not_stored[:5])}"
         )
+    if done.left_out:
+        typer.echo(f"  {len(done.left_out):,} left out, e.g. {'; '.join(done.left_out[:3])}")
 
 
 def print_models(json_output: bool) -> None:

@@ -167,15 +167,16 @@ def _train(place: Workspace, config: RunConfig, how: dict[str, Any], json_output
 
 def _print_essentials(result: TrainedAndCompared) -> None:
     """Print the names, one line of scores a comparison, and where the page is."""
-    from barcast.core.texts import counted
-    from barcast.evaluation.words import METRIC_NAMES, number
+    from barcast.core.texts import Text, counted
+    from barcast.evaluation.words import METRIC_NAMES, among_trials, number
 
     typer.echo(f"run: {result.run.name}")
     if result.final:
         typer.echo(f"refit: {result.final.name}")
     for found in result.compared.comparisons:
         scores = ", ".join(
-            f"{row.model} {number(found.primary, row.scores[found.primary].value)}"
+            f"{(Text.same(row.model) + among_trials(row.num_trials)).en} "
+            f"{number(found.primary, row.scores[found.primary].value)}"
             for row in found.all_rows.rows
         )
         about = f"{found.segment}, {counted(found.horizon, 'session' if found.is_daily else 'bar')} ahead"

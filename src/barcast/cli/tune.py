@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -40,8 +41,11 @@ def tune(
 ) -> None:
     """Search options of a model and its training by the score on `stop`; options given are fixed."""
     from barcast.cli.show import echo_config, print_json
+    from barcast.core.errors import UsageError
+    from barcast.core.interruption import resumed_by, signals_taken
     from barcast.core.memory import keep_freed_memory
     from barcast.core.progress import Progress
+    from barcast.core.runs import command_line
     from barcast.core.workspace import Workspace
     from barcast.pipeline.tune import describe_search, plan_search
     from barcast.pipeline.tune import tune as search
@@ -57,10 +61,16 @@ def tune(
         found = describe_search(place, resolved, varied) | {"trials": trials}
         print_json(found) if json_output else _describe(found, varied.to_toml())
         return
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError(
+            "torchrun divides one training, not a search",
+            "the same command without torchrun; --parallel 2 runs two trials at once",
+        )
     keep_freed_memory()
-    done = search(
-        place, resolved, varied, trials=trials, minutes=time_budget, parallel=parallel, progress=progress
-    )
+    with signals_taken(), resumed_by(command_line()):
+        done = search(
+            place, resolved, varied, trials=trials, minutes=time_budget, parallel=parallel, progress=progress
+        )
     print_json(done.plain()) if json_output else _print(done, quiet)
 
 

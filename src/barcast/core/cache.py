@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from barcast.core.atomic import TEMPORARY_MARK
 
 _ABANDONED_AFTER_SECONDS = 3600
+
+
+def touch(path: Path) -> None:
+    """Mark an entry as used now, which `evict` goes by; where it may not be written, it looks old."""
+    with suppress(OSError):
+        os.utime(path)
 
 
 def evict(folder: Path, suffix: str, max_bytes: int, *, keep: Path | None = None) -> tuple[Path, ...]:

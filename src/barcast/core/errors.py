@@ -116,6 +116,11 @@ _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 _NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
+def is_not_allowed(error: BaseException | None) -> bool:
+    """Whether the system refused for want of permission, or because the place is read-only."""
+    return isinstance(error, OSError) and (error.errno in _NOT_ALLOWED or "ermission denied" in str(error))
+
+
 @contextmanager
 def explained(action: str, path: Path) -> Iterator[None]:
     """Turn the operating system's refusals into errors that name the next step.
@@ -134,7 +139,7 @@ def explained(action: str, path: Path) -> Iterator[None]:
                 f"no space left on the disk while {action} {path}",
                 "free some space and run the same command again: what was finished is kept",
             ) from error
-        if error.errno in _NOT_ALLOWED or "ermission denied" in text:
+        if is_not_allowed(error):
             raise ResourceError(
                 f"no permission while {action} {path}",
                 "choose another --workspace, or make this folder writable for you",

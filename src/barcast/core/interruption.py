@@ -57,6 +57,16 @@ def signals_taken() -> Iterator[None]:
 
 
 @contextmanager
+def resumed_by(command: str) -> Iterator[None]:
+    """Let an interruption of the block say which command goes on."""
+    try:
+        yield
+    except Interrupted as interruption:
+        interruption.resume = command
+        raise
+
+
+@contextmanager
 def signals_held() -> Iterator[None]:
     """Let a signal wait for :func:`end_if_asked` or the end of the block; a second one does not wait."""
     _waiting.depth += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import mmap
 import os
 import sys
@@ -102,7 +103,8 @@ def keep_freed_memory() -> bool:
 
 
 def give_back() -> None:
-    """Return freed blocks to the system, where the C library can: between stages that need other sizes."""
+    """Return what nothing uses to the system, where the C library can: between stages of other sizes."""
+    gc.collect()  # networks and their data refer to each other
     try:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
     except (OSError, AttributeError):

@@ -20,7 +20,7 @@ def clock(seconds: float) -> str:
 
 def count(value: float) -> str:
     """Write a count for people: 950, 12.3k, 4.8M."""
-    for size, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+    for size, suffix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:.1f}{suffix}"
     return f"{value:.0f}"

@@ -227,14 +227,15 @@ def run_folder(workspace: Workspace, model: str, identity: str) -> RunFolder:
     return RunFolder(workspace.runs / f"{model}-{identity[:12]}")
 
 
-def command_line() -> str:
+def command_line(otherwise: str = "Python: see config.json") -> str:
     """Return the command that is running, as a user would type it.
 
-    A host program's own arguments are none of our business and may hold secrets, so only ours are kept.
+    A host program's own arguments are none of our business and may hold secrets, so only ours are kept, and
+    ``otherwise`` stands for those.
     """
     program = Path(sys.argv[0]).name if sys.argv and sys.argv[0] else ""
     if program not in ("barcast", "__main__.py"):
-        return "Python: see config.json"
+        return otherwise
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         started = ["torchrun", "--nproc-per-node", os.environ.get("LOCAL_WORLD_SIZE", "1"), "-m", "barcast"]
         return _typed([*started, *sys.argv[1:]])

@@ -28,6 +28,8 @@ LEARNED, SAME = 0.05, 0.03
 KNOWN = 0.25
 #: Skill that daily bars have never given honestly: RankIC across symbols, correlation through time.
 TOO_GOOD = {True: 0.3, False: 0.5}
+#: Skill from which a forecast may be of use, likewise: an interval that reaches it rules nothing out.
+MATTERS = {True: 0.03, False: 0.05}
 
 
 def verdicts(found: Evidence) -> list[Verdict]:
@@ -260,7 +262,10 @@ def _overfitted(found: Evidence, said: Text, sure: Text, numbers: dict[str, floa
 
 
 def no_signal(found: Evidence) -> Verdict | None:
-    """Look for skill on `weigh` and `route` that cannot be told from zero, the line's included."""
+    """Look for skill on `weigh` and `route` that cannot be told from zero, the line's included.
+
+    Where the interval reaches skill that would matter, there may be some: these rows are too few to say.
+    """
     if found.held is None:
         return None
     skill = found.held.skill(found.held.score)
@@ -272,25 +277,50 @@ def no_signal(found: Evidence) -> Verdict | None:
     if fit is not None:
         about = Text(f"; on `fit` it is {fit}", f"；在 fit 上为 {fit}")
     line = Text("", "") if probe is None else Text(f"; a straight line reaches {probe}", f"；直线为 {probe}")
-    reach = (skill.high - skill.low) / 2
+    reach, matters = (skill.high - skill.low) / 2, MATTERS[found.held.across]
+    absent = skill.high < matters
+    kind, title = "no_signal", Text("no signal", "没有信号")
+    if not absent:
+        kind, title = "not_shown", Text("no signal shown on these rows", "这些样本未能显示信号")
+    todo, command = _without_signal(found, absent)
     return Verdict(
-        "no_signal",
-        Text("no signal", "没有信号"),
+        kind,
+        title,
         Text(
             f"skill on `weigh` and `route` is {skill}{about.en}{line.en}",
             f"在 weigh 与 route 上的得分为 {skill}{about.zh}{line.zh}",
         ),
         Text(
-            f"the interval, by blocks of sessions, includes zero; these rows could have shown {reach:.4f}",
-            f"按交易日分块的区间包含零；这些样本能显示的最小得分约为 {reach:.4f}",
+            f"the interval, by blocks of sessions, includes zero; these rows could have shown {reach:.4f}, "
+            f"and {'rule out' if absent else 'do not rule out'} {matters}, which would matter",
+            f"按交易日分块的区间包含零；这些样本能显示的最小得分约为 {reach:.4f}，"
+            f"{'可以' if absent else '不能'}排除有实际意义的 {matters}",
         ),
-        Text(
-            "other features, another horizon, more symbols or years; no setting makes a signal",
-            "换特征、换预测跨度，或增加标的与年份；调整网络设置无法产生信号",
-        ),
-        "barcast features list",
+        todo,
+        command,
         {"skill": skill.value, "low": skill.low, "high": skill.high, "fit_skill": fit.value if fit else None},
     )
+
+
+def _without_signal(found: Evidence, absent: bool) -> tuple[Text, str]:
+    """Return what to do about skill that is not shown, and what to type."""
+    if found.curve and found.best == len(found.curve) - 1:
+        longer = Text(
+            "first train longer: the best evaluation was the last one",
+            "先增加训练轮数：最好的一次评估就是最后一次",
+        )
+        return longer, found.again("--epochs", str(2 * max(found.epochs, 1)))
+    if absent:
+        other = Text(
+            "other features, another horizon, more symbols or years; no setting makes a signal",
+            "换特征、换预测跨度，或增加标的与年份；调整网络设置无法产生信号",
+        )
+        return other, "barcast features list"
+    more = Text(
+        "more symbols or years, which narrow the interval; then other features or another horizon",
+        "增加标的与年份以缩窄区间，然后再换特征或预测跨度",
+    )
+    return more, "barcast features list"
 
 
 def under_fitting(found: Evidence) -> Verdict | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from barcast.training.limits import ByteCounter, count_flops, measure_peaks
 from barcast.training.networks import TrainingData
 from barcast.training.precision import training_dtype
 from barcast.training.sections import Timer, plain_sections
-from barcast.training.step import Loss, Stepper
+from barcast.training.step import Loss, Stepper, gather
 
 FILE_NAME = "profile.json"
 
@@ -40,6 +41,7 @@ def write_profile(
     dict
         The file's content.
     """
+    started = time.perf_counter()
     settings = settings_to_try(config, threads, torch.get_num_threads())
     progress.note(f"profile: {len(settings)} settings for a few steps each")
     trials = [trial.plain() for trial in try_settings(network, data, loss, settings)]
@@ -59,6 +61,7 @@ def write_profile(
         "numbers": speed_numbers(sections, trials, work),
         "trials": trials,
     }
+    found["profile_seconds"] = time.perf_counter() - started  # of the experiments, no part of the training
     found["verdict"] = speed_verdict(found).plain()
     run.write(FILE_NAME, found)
     return found
@@ -73,7 +76,7 @@ def _work(network: nn.Module, data: TrainingData, loss: Loss, now: Setting) -> d
     with ByteCounter() as moved:
         stepper.step(which, 0, 1.0)
     return {
-        "flops": count_flops(copied, stepper.gather(which)),
+        "flops": count_flops(copied, gather(which, data, now.config, stepper.sections)),
         "bytes": float(moved.total),
         "peak_flops": peaks.flops,
         "peak_bytes": peaks.bytes,

@@ -250,8 +250,8 @@ def by_symbol(rows: CommonRows, model: str) -> pl.DataFrame:
     """Return one row a symbol: num_rows, mae, direction, r2, rank_ic_over_time.
 
     Means over seeds. Null where undefined: ``mae`` and ``r2`` without an expected return, ``direction`` where
-    no row moved, ``rank_ic_over_time`` (Spearman of score and outcome over the symbol's own sessions) below
-    20 rows or where one side is constant.
+    no row moved or every forecast is zero, ``rank_ic_over_time`` (Spearman of score and outcome over the
+    symbol's own sessions) below 20 rows or where one side is constant.
     """
     groups = Groups(rows.symbol, len(rows.symbols))
     by_y = Sorted.by(rows.y, groups)
@@ -263,7 +263,10 @@ def by_symbol(rows: CommonRows, model: str) -> pl.DataFrame:
         called = outputs.score if outputs.y_hat is None else y_hat
         right = ((rows.y > 0) & (called > 0)) | ((rows.y < 0) & (called <= 0))
         columns["mae"].append(ratio(groups.sums(np.abs(error)), groups.sizes))
-        columns["direction"].append(ratio(groups.sums(right), groups.sums(rows.y != 0)))
+        calls = groups.sums(called != 0) > 0  # a zero calls no direction; the share of falls is no score
+        columns["direction"].append(
+            np.where(calls, ratio(groups.sums(right), groups.sums(rows.y != 0)), np.nan)
+        )
         columns["r2"].append(1 - ratio(groups.sums(error**2), groups.sums(rows.y**2)))
         by_score = Sorted.by(outputs.score, groups)
         columns["rank_ic_over_time"].append(rank_ic_of(by_y, by_score, MIN_ROWS_OVER_TIME))

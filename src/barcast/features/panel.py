@@ -12,7 +12,9 @@ import json
 import logging
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache as once
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +22,9 @@ import numpy as np
 from barcast.core.arrays import F32, I32
 from barcast.core.atomic import temporary_beside
 from barcast.core.bars import Bars
-from barcast.core.cache import evict
+from barcast.core.cache import evict, touch
 from barcast.core.config import digest
-from barcast.core.errors import explained
+from barcast.core.errors import ResourceError, explained, is_not_allowed
 from barcast.features.engine import compute_features
 from barcast.features.registry import FeatureSet, feature_set
 
@@ -108,7 +110,7 @@ def build_panel(
     UsageError
         On an unknown set, or a user's feature that fails.
     ResourceError
-        When the cache cannot be written.
+        When the disk is full. A cache that may not be written is said once and left as it is.
     """
     made = feature_set(chosen) if isinstance(chosen, str) else chosen
     name = _digest(bars, made, key or {})
@@ -119,11 +121,10 @@ def build_panel(
     else:
         path = cache / _FOLDER / f"{name}{_SUFFIX}"
         kept = _open(path, shape, made.names)
-        if kept is None:
-            _write(path, bars, made, num_threads)
+        if kept is None and _write(path, bars, made, num_threads):
             kept = _open(path, shape, made.names)
             evict(cache / _FOLDER, _SUFFIX, CACHE_BYTES, keep=path)
-        if kept is None:  # another process evicted it, or the disk lies: memory still works
+        if kept is None:  # read-only, evicted by another process, or the disk lies: memory still works
             kept = compute_features(bars, made, num_threads=num_threads)
         values = kept
     return Panel(values, made.names, made.name, made.warmup, name)
@@ -140,7 +141,24 @@ def _digest(bars: Bars, made: FeatureSet, key: Mapping[str, object]) -> str:
     })  # fmt: skip
 
 
-def _write(path: Path, bars: Bars, made: FeatureSet, num_threads: int | None) -> None:
+def _write(path: Path, bars: Bars, made: FeatureSet, num_threads: int | None) -> bool:
+    """Write an entry; False, with a note, where that is not allowed."""
+    try:
+        _compute_into(path, bars, made, num_threads)
+    except ResourceError as error:
+        if not is_not_allowed(error.__cause__):
+            raise
+        _note_read_only(path.parent)
+        return False
+    return True
+
+
+@once
+def _note_read_only(folder: Path) -> None:
+    _log.warning("features are computed in memory and not kept: no permission to write %s", folder)
+
+
+def _compute_into(path: Path, bars: Bars, made: FeatureSet, num_threads: int | None) -> None:
     """Compute into a mapped file beside ``path``, then rename it; the header comes last."""
     shape = (len(bars), len(made.features))
     room = len(_header(shape, made.names, "0" * 32))
@@ -188,14 +206,15 @@ def _open(path: Path, shape: tuple[int, int], names: tuple[str, ...]) -> F32 | N
             size = file.seek(0, os.SEEK_END)
         values: F32 = np.memmap(path, np.float32, "r", offset=room, shape=shape).view(np.ndarray)
         if size == room + values.nbytes and header == _header(shape, names, _checksum(values)):
-            os.utime(path)  # eviction goes by last use
+            touch(path)
             return values
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         _log.warning("cannot read the cached panel %s: %s", path, error)
     _log.warning("the cached panel %s is damaged: building it again", path)
-    path.unlink(missing_ok=True)
+    with suppress(OSError):  # where it may not be removed, it may not be written either, and that is said
+        path.unlink(missing_ok=True)
     return None
 
 

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from barcast.core.errors import UsageError
 
+_DEFAULT = "mend the flag, or the model's table of the settings file; left out, the default is taken"
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -32,10 +34,10 @@ def check_options(options: Any, **lows: int) -> None:
     """
     for name, low in lows.items():
         if getattr(options, name) < low:
-            raise UsageError(f"`{name}` must be at least {low}, got {getattr(options, name)}")
+            raise UsageError(f"`{name}` must be at least {low}, got {getattr(options, name)}", _DEFAULT)
     for name, value in vars(options).items():
         if name.endswith("dropout") and not 0 <= value < 1:
-            raise UsageError(f"`{name}` must be in [0, 1), got {value}")
+            raise UsageError(f"`{name}` must be in [0, 1), got {value}", _DEFAULT)
         if isinstance(value, tuple) and len(set(value)) < len(value):
             raise UsageError(f"`{name}` names one twice: {', '.join(value)}", "name each once")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -38,7 +39,8 @@ def add_status(workspace: Place, status: Table, *, replace_all: bool = False) ->
 def add_facts(workspace: Place, facts: Table, *, replace_all: bool = False) -> StatusResult:
     """Add what is known about symbols (name, industry, other columns) to a store, without any bar.
 
-    A value told anew wins; with ``replace_all`` the table given takes the place of the stored one.
+    Rows whose symbol cannot be read are left out and told in ``left_out``. A value told anew wins; with
+    ``replace_all`` the table given takes the place of the stored one.
 
     Raises
     ------
@@ -46,8 +48,9 @@ def add_facts(workspace: Place, facts: Table, *, replace_all: bool = False) -> S
         As for `add_status`.
     """
     store = MarketStore.open(find_workspace(workspace).market)
-    given = read_facts(facts, store.meta.market)
-    return _add(store, "facts", given, store.facts, join_facts, replace_all)
+    told = read_facts(facts, store.meta.market)
+    added = _add(store, "facts", told.facts, store.facts, join_facts, replace_all)
+    return replace(added, left_out=told.left_out)
 
 
 def store_facts(workspace: Place, version: int | None = None) -> pl.DataFrame:

@@ -24,7 +24,8 @@ from barcast.core.runs import RunFolder, command_to_type, open_run
 from barcast.core.workspace import Workspace
 from barcast.pipeline.load import load
 from barcast.pipeline.predict import newest_run, refits_of
-from barcast.pipeline.record import known_until
+from barcast.pipeline.record import check_market, known_until
+from barcast.pipeline.unfinished import check_done
 from barcast.store import MarketStore
 from barcast.store.lock import writer_lock
 from barcast.windows.normalise import MIN_COVERAGE
@@ -147,17 +148,11 @@ def check_can_serve(workspace: Workspace, run: RunFolder) -> None:
     """
     if run.path.resolve().parent != workspace.runs.resolve():
         raise RunError(f"{run.path} is no run of {workspace.root}", "name one of its own: barcast runs")
+    check_done(run)
     load(workspace, run)
-    store, info = MarketStore.open(workspace.market), run.info
-    for kind in ("market", "frequency", "calendar"):
-        trained, stored = info.get(kind), getattr(store.meta, kind)
-        if trained not in (None, stored):  # runs of earlier versions did not write it down
-            raise RunError(
-                f"`{run.name}` was trained on {kind} {trained}, and the store holds {stored}",
-                "promote a run of this store: barcast runs",
-            )
+    check_market(workspace, run)
     universe = set(run.read("state.json")["universe"])
-    held = len(universe & set(store.symbols()))
+    held = len(universe & set(MarketStore.open(workspace.market).symbols()))
     if held < MIN_COVERAGE * len(universe):
         raise RunError(
             f"the store holds {held} of the {len(universe)} symbols that `{run.name}` was trained on",

@@ -24,8 +24,10 @@ from barcast.pipeline.dataset import resolve_features
 from barcast.pipeline.forecast import base_rows
 from barcast.pipeline.market import Market, load_market
 from barcast.pipeline.naive import naive_tables, spared
+from barcast.pipeline.record import check_market, of_another_market
 from barcast.pipeline.settings import from_run, resolve
 from barcast.pipeline.train import train
+from barcast.pipeline.unfinished import check_done
 
 #: The trained row that every table holds.
 REFERENCE = "ridge"
@@ -81,7 +83,7 @@ def compare_runs(
     give_back()
     runs = list({run.name: run for run in runs}.values())
     _check_same_question(runs)
-    market = market or _market_again(workspace, runs[0], progress)
+    market = market or market_again(workspace, runs[0], progress)
     reference = _reference(workspace, runs, market, progress)
     everyone = list({run.name: run for run in [*runs, reference]}.values())
     openings, seen = _openings(workspace, market, runs, open_test)
@@ -136,14 +138,15 @@ def market_of(workspace: Workspace, run: RunFolder) -> Market:
     )
 
 
-def _market_again(workspace: Workspace, run: RunFolder, progress: Progress) -> Market:
+def market_again(workspace: Workspace, run: RunFolder, progress: Progress) -> Market:
     """Read the rows of a finished run again.
 
     Raises
     ------
     RunError
-        When the store no longer has the rows the run was made from.
+        When the store is of another market, or no longer has the rows the run was made from.
     """
+    check_market(workspace, run)
     progress.note("reading the store and making labels")
     market, info = market_of(workspace, run), run.info
     if (market.label_key, market.data_key) != (info["label_key"], info["data_key"]):
@@ -189,11 +192,23 @@ def _digest_of(path: Path) -> str:
     return hashlib.blake2b(path.read_bytes(), digest_size=4).hexdigest()
 
 
-def runs_to_compare(workspace: Workspace, names: Sequence[str]) -> list[RunFolder]:
-    """Find the named runs; without names, the newest finished run and all others of the same question."""
+def runs_to_compare(
+    workspace: Workspace, names: Sequence[str], *, progress: Progress | None = None
+) -> list[RunFolder]:
+    """Find the named runs; without names, the newest finished run and all others of the same question.
+
+    Runs of another market than the store's are left out, and ``progress`` says so.
+    """
     if names:
         return [open_run(workspace, name) for name in names]
-    done = [run for run in list_runs(workspace) if run.is_done and not run.info.get("final")]
+    done = []
+    for run in list_runs(workspace):
+        if not run.is_done or run.info.get("final"):
+            continue
+        if foreign := of_another_market(workspace, run):
+            (progress or Progress(enabled=False)).note(f"left out: {foreign}")
+        else:
+            done.append(run)
     if not done:
         raise RunError("no finished run in this workspace", "barcast train lstm")
     newest = done[-1].info
@@ -207,8 +222,7 @@ def _check_same_question(runs: Sequence[RunFolder]) -> None:
     first = runs[0].info
     for run in runs:
         info = run.info
-        if not run.is_done:
-            raise RunError(f"run `{run.name}` is not finished", "run its `barcast train` again: it resumes")
+        check_done(run)
         if info.get("final"):
             raise RunError(
                 f"`{run.name}` is a refit on everything known: no rows are left to judge it",

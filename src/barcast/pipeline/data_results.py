@@ -130,6 +130,8 @@ class StatusResult:
         Rows of the table given, and of the store's table now.
     not_stored : tuple of str
         Symbols of the table given that have no bar in the store.
+    left_out : tuple of str
+        Why rows of the table given were left out: spellings that are no symbols of this market.
     """
 
     store: str
@@ -138,6 +140,7 @@ class StatusResult:
     num_given: int
     num_facts: int
     not_stored: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 def result_of(

@@ -21,11 +21,13 @@ from barcast.evaluation.words import spaced
 from barcast.models.heads import head_of
 from barcast.models.registry import model_entry
 from barcast.pipeline.attributes import attributes_of
-from barcast.pipeline.compare import market_of
+from barcast.pipeline.compare import market_again
 from barcast.pipeline.dataset import Dataset, build_dataset, run_features
 from barcast.pipeline.load import load
 from barcast.pipeline.members import curves
+from barcast.pipeline.record import PROFILE
 from barcast.pipeline.settings import RunConfig, from_run
+from barcast.pipeline.warm import source_of_refit
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,8 +38,6 @@ MOST_ROWS = 20_000
 STATE_ROWS, AT_BOUND = 512, 0.99
 #: Own bars beyond a label's reach to which a shift is looked for, and the most of all.
 BEYOND, MOST_LAG = 5, 30
-#: What train --profile writes.
-PROFILE = "profile.json"
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,8 @@ def diagnose(workspace: Workspace, run: RunFolder, *, progress: Progress | None 
     Raises
     ------
     RunError
-        When the run is a refit, which has nothing beside it to judge it by.
+        When the run is a refit, which has nothing beside it to judge it by; when the store is of another
+        market, or no longer has the rows that a finished run was made from.
     """
     progress = progress or Progress(enabled=False)
     info, config = run.info, from_run(run.read("config.json"))
@@ -101,8 +102,7 @@ def diagnose(workspace: Workspace, run: RunFolder, *, progress: Progress | None 
             )
         )
     if run.is_done:
-        progress.note(f"reading what `{run.name}` was made from")
-        dataset = _dataset(workspace, run, config)
+        dataset = _dataset(workspace, run, config, progress)
         found = _from_rows(found, workspace, run, config, dataset, progress)
         notes += _notes(found, dataset)
     else:
@@ -136,9 +136,9 @@ def _from_curve(run: RunFolder, config: RunConfig, command: str) -> Evidence:
     )
 
 
-def _dataset(workspace: Workspace, run: RunFolder, config: RunConfig) -> Dataset:
+def _dataset(workspace: Workspace, run: RunFolder, config: RunConfig, progress: Progress) -> Dataset:
     """Return the rows that a run was trained on, made again from the store version that it cites."""
-    market = market_of(workspace, run)
+    market = market_again(workspace, run, progress)
     tabular = model_entry(config.model).kind == "tabular"
     features = run_features(run, run.read("state.json")["feature_set"])
     attributes = attributes_of(workspace, config, market)
@@ -163,7 +163,8 @@ def _from_rows(
     if entry.kind == "tabular":
         scores = model.predict(dataset.inputs[np.concatenate([fit, held])])
     else:
-        scores, facts = _network_scores(model, config, dataset, np.concatenate([fit, held]))
+        before = _network_before(workspace, run, config, dataset)
+        scores, facts = _network_scores(model, config, dataset, np.concatenate([fit, held]), before)
         scores = head.scores(scores)
         if head.loss is None:
             labels = dataset.target[dataset.teach]
@@ -180,23 +181,38 @@ def _from_rows(
 
 
 def _network_scores(
-    model: nn.Module, config: RunConfig, dataset: Dataset, rows: I64
+    model: nn.Module, config: RunConfig, dataset: Dataset, rows: I64, before: nn.Module | None
 ) -> tuple[Any, dict[str, float | None]]:
     """Return outputs (n, ...) of a network, how far it moved and how saturated its states are."""
-    from barcast.pipeline.fit import network_and_data
+    from barcast.pipeline.fit import host_data
     from barcast.training.predict import predict_windows
 
     assert config.train is not None
-    on_cpu = replace(config, train=replace(config.train, device="cpu"))
-    entry, window = model_entry(config.model), config.train.look_back_window
-    before, data, _ = network_and_data(entry, on_cpu, dataset, head_of(dataset.target_name))
-    resident = data.resident
+    window = config.train.look_back_window
+    resident = host_data(dataset, np.zeros(len(dataset.market.bars), bool)).resident
     some_rows = rows[:: max(len(rows) // STATE_ROWS, 1)]
     facts = {
-        "moved": _moved(before, model),
+        "moved": None if before is None else _moved(before, model),
         "saturated": _saturated(model, lambda: predict_windows(model, resident, some_rows, window)),
     }
     return predict_windows(model, resident, rows, window), facts
+
+
+def _network_before(
+    workspace: Workspace, run: RunFolder, config: RunConfig, dataset: Dataset
+) -> nn.Module | None:
+    """Return the network that training began with; None where it was another run's, which is gone."""
+    from barcast.pipeline.fit import fresh_network
+
+    try:
+        start = source_of_refit(workspace, run)
+    except RunError:
+        return None
+    head = head_of(dataset.target_name)
+    before = fresh_network(model_entry(config.model), config, dataset, head, "cpu", config.seed)
+    if start is not None:
+        start.give(before, dataset, 0)
+    return before
 
 
 def _moved(before: nn.Module, after: nn.Module) -> float:

@@ -27,8 +27,9 @@ from barcast.evaluation.neighbours import (
     purity,
 )
 from barcast.pipeline.attributes import known_attributes, values_of
+from barcast.pipeline.load import check_there
 from barcast.store import MarketStore
-from barcast.store.facts import join_facts, read_facts
+from barcast.store.facts import Told, join_facts, read_facts
 from barcast.store.names import resolve_names
 
 #: How a file of vectors may end.
@@ -55,6 +56,8 @@ class SymbolEmbeddings:
         Attributes that the model was given beside the symbol (``--static``).
     moved : Movement
         How long the vectors are beside fresh ones.
+    left_out : tuple of str
+        Why rows of the table of facts given for this once are not used.
     """
 
     run: str
@@ -64,6 +67,7 @@ class SymbolEmbeddings:
     facts: pl.DataFrame
     told: tuple[str, ...]
     moved: Movement
+    left_out: tuple[str, ...] = ()
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -164,25 +168,34 @@ class SymbolEmbeddings:
         write_map(path, data)
 
     def warnings(self) -> list[Text]:
-        """Say when the vectors mean nothing, and what moving does not mean."""
+        """Say when the vectors mean nothing, what moving does not mean, and which facts are not used."""
         moved, n = self.moved, len(self.symbols)
         ratio = f"{moved.ratio:.2f} ({moved.fresh_low:.2f} .. {moved.fresh_high:.2f})"
+        unread = [
+            Text(
+                f"{len(self.left_out):,} left out of the table of facts, e.g. {reason}",
+                f"资料表中有 {len(self.left_out):,} 处未采用，例如 {reason}",
+            )
+            for reason in self.left_out[:1]
+        ]
         if not moved.has_moved:
             return [
+                *unread,
                 Text(
                     f"the {n:,} vectors are as long as fresh random ones (ratio {ratio}): this run learned "
                     "nothing about who is who, and neighbours and map are chance",
                     f"{n:,} 个向量与刚初始化的随机向量一样长（比值 {ratio}）："
                     "这次训练没有学到标的之间的差别，近邻与地图都只是偶然",
-                )
+                ),
             ]
         return [
+            *unread,
             Text(
                 f"the {n:,} vectors are longer than fresh random ones (ratio {ratio}); moving alone is no "
                 "knowledge, since noise moves them too: see purity",
                 f"{n:,} 个向量比刚初始化的随机向量更长（比值 {ratio}）；"
                 "但仅仅移动不等于学到了东西，噪声同样会推动它们：请看纯度",
-            )
+            ),
         ]
 
 
@@ -231,12 +244,13 @@ def read_embeddings(
     Raises
     ------
     RunError
-        When the run is not finished, or its model has no embedding.
+        When the run is not finished, its weights are gone, or its model has no embedding.
     DataError
         When the table of facts cannot be read.
     """
     if not run.is_done:
         raise RunError(f"run `{run.name}` is not finished", "run the same `barcast train` again: it resumes")
+    check_there(run, run.weights, "weights")
     from safetensors import safe_open
 
     from barcast.models.identity import INITIAL_STD, OWN_TABLE
@@ -253,8 +267,8 @@ def read_embeddings(
     symbols = tuple(run.read("state.json")["vocabulary"])
     store = MarketStore.open(workspace.market)
     known = store.facts()
-    if facts is not None:
-        known = join_facts(known, read_facts(facts, store.meta.market))
+    told = Told(known) if facts is None else read_facts(facts, store.meta.market)
+    known = join_facts(known, told.facts)
     names = known_attributes(known, store.meta.market)
     values = values_of(known, store.meta.market, names, symbols)
     table = pl.DataFrame({"symbol": symbols, **values}).with_columns(pl.col(names).replace("", None))
@@ -267,6 +281,7 @@ def read_embeddings(
         facts=table.select("symbol", *kept),
         told=tuple(run.read("config.json")["options"].get("static", ())),
         moved=movement(vectors, INITIAL_STD),
+        left_out=told.left_out,
     )
 
 
@@ -280,7 +295,7 @@ def check_file(path: Path, endings: Sequence[str], flag: str) -> None:
     """
     refuse_folder(path)
     if path.suffix.lower() not in endings:
-        raise UsageError(f"{path}: this file ends in {', '.join(endings)}", f"{flag} {path.stem}{endings[0]}")
+        raise UsageError(f"{path} does not end in {', '.join(endings)}", f"{flag} {path.stem}{endings[0]}")
 
 
 def plain(embeddings: SymbolEmbeddings, neighbours: pl.DataFrame, found: Sequence[Purity]) -> dict[str, Any]:

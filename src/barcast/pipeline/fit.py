@@ -175,7 +175,7 @@ class _Schooling:
         loss = self.head.loss or self.entry.loss
         assert loss is not None
         options = replace(self.options, seed=seed, num_seeds=1)
-        data = shuffled_by(self.data, options)
+        data = shuffled_by(self.data, seed)
         timer = timer_for(options.device) if profile else None
         sizes = _sizes(self.dataset, self.head)
         job = Job(self.config.model, self.config.options, options, sizes, self.dataset.target_name, steps)
@@ -274,6 +274,22 @@ def loop_options(entry: ModelEntry, config: RunConfig, dataset: Dataset) -> Trai
     if dataset.features.window_normalised or not entry.supports_stretches:
         options = replace(options, stretch_length=1)
     return options
+
+
+def check_fits(entry: ModelEntry, config: RunConfig, dataset: Dataset) -> None:
+    """Refuse a limit of the panel's memory that no history fits into, before there is a run that fails of it.
+
+    Raises
+    ------
+    ResourceError
+        With the least that would do.
+    """
+    if config.train is None or not config.train.panel_memory_gib:
+        return
+    from barcast.training.networks import check_panel_memory
+
+    nothing = np.zeros(len(dataset.market.bars), bool)
+    check_panel_memory(host_data(dataset, nothing), loop_options(entry, config, dataset))
 
 
 def _on_device(dataset: Dataset, options: TrainConfig, shard_rows: int | None) -> TrainingData:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -22,6 +23,7 @@ from barcast.pipeline.attributes import attribute_values, identity_codes, sizes_
 from barcast.pipeline.dataset import embedding_index, run_features
 from barcast.pipeline.settings import RunConfig, from_run
 from barcast.store import MarketStore
+from barcast.store.names import read_names
 from barcast.windows.normalise import FittedScaler
 
 Normalisation = Literal["session", "fitted", "window"]
@@ -75,16 +77,35 @@ class LoadedRun:
         """Whether ``module`` is a ``torch.nn.Module``; else it is a tabular model (ridge, lightgbm)."""
         return model_entry(self.config.model).kind == "network"
 
-    def index(self, symbols: Sequence[str]) -> I64:
-        """Return embedding rows of symbols in canonical spelling, 0 for those that it never saw.
+    def index(self, symbols: str | Sequence[str | None]) -> I64:
+        """Return embedding rows of symbols, 0 for those of the store that the network never saw.
 
-        Shape (B,), or (B, 1 + A) where the network reads A attributes.
+        Parameters
+        ----------
+        symbols : sequence of str or None, length B
+            In any spelling that an import reads, or a single name; "" or None is somebody unknown.
+
+        Returns
+        -------
+        I64, shape (B,)
+            Or (B, 1 + A) where the network reads A attributes.
+
+        Raises
+        ------
+        SymbolError
+            On names that are no symbols, or that neither the network nor the store knows.
         """
-        names, store = tuple(symbols), MarketStore.open(self.workspace.market)
+        store = MarketStore.open(self.workspace.market)
+        asked = [symbols] if isinstance(symbols, str) else symbols
+        texts, found = [symbol or "" for symbol in asked], {}
+        if others := {*texts} - {""} - self.vocabulary.keys():
+            stored = tuple(sorted({*self.vocabulary, *store.symbols()}))
+            found = read_names(sorted(others), stored, store.meta.market)
+        names = tuple(found.get(text, text) for text in texts)
         values = attribute_values(store, tuple(self.attributes), names)
         return identity_codes(embedding_index(names, tuple(self.vocabulary)), values, self.attributes)
 
-    def predict(self, inputs: F32 | F64, symbol: Sequence[str] | I64 = ()) -> F64:
+    def predict(self, inputs: F32 | F64, symbol: str | Sequence[str | None] | I64 | None = ()) -> F64:
         """Return raw scores, the ``score`` of the predictions table.
 
         Parameters
@@ -92,8 +113,9 @@ class LoadedRun:
         inputs : shape (B, L, F), or (B, F) for a tabular model
             Normalised values, missing ones 0, validity last; rows before a symbol's first bar are 0. A
             network takes windows shorter or longer than L too, but was trained and calibrated on L.
-        symbol : sequence of str, or integers as `index` gives them
-            Who each window belongs to, by name or by embedding row; a tabular model asks for none.
+        symbol : str, sequence of str or None, or integers as `index` gives them
+            Who each window belongs to, by name or by embedding row; a single name is that of every window,
+            "" or None is somebody unknown. A tabular model asks for none.
 
         Returns
         -------
@@ -103,7 +125,9 @@ class LoadedRun:
         Raises
         ------
         UsageError
-            On inputs of another shape, or not as many symbols as windows.
+            On inputs of another shape, not as many symbols as windows, or rows that the embedding lacks.
+        SymbolError
+            As for `index`.
         """
         shape, wide = np.shape(inputs), len(self.features) + 1
         wanted = ("B", "L", wide) if self.is_network else ("B", wide)
@@ -116,17 +140,44 @@ class LoadedRun:
             return np.asarray(self.module.predict(np.asarray(inputs, np.float32)), np.float64)
         return self._through(np.asarray(inputs, np.float32), symbol)
 
-    def _through(self, inputs: F32, symbol: Sequence[str] | I64) -> F64:
+    def _through(self, inputs: F32, symbol: str | Sequence[str | None] | I64 | None) -> F64:
         import torch
 
-        named = len(symbol) > 0 and isinstance(symbol[0], str)
-        rows = self.index(symbol) if named else np.asarray(symbol, np.int64)  # type: ignore[arg-type]
+        rows = self._rows_of([symbol] * len(inputs) if symbol is None or isinstance(symbol, str) else symbol)
         if len(rows) != len(inputs):
             raise UsageError(f"{len(inputs)} windows and {len(rows)} symbols", "name one symbol a window")
         with torch.no_grad():
             outputs = self.module(torch.from_numpy(inputs), torch.from_numpy(rows), 1)[:, 0]
         scores = head_of(self.config.data.target).scores(outputs.numpy())
         return np.asarray(scores, np.float64)
+
+    def _rows_of(self, symbol: Sequence[str | None] | I64) -> I64:
+        """Return embedding rows, given or looked up by name.
+
+        Raises
+        ------
+        UsageError
+            On anything but names or rows that there are.
+        """
+        given = np.asarray(symbol, object)
+        if given.ndim == 1 and all(one is None or isinstance(one, str) for one in given):
+            return self.index(given.tolist())
+        top = np.array([len(self.vocabulary), *sizes_of(self.attributes)])  # of each column
+        width = (len(top),) if self.attributes else ()
+        whole = all(isinstance(one, int | np.integer) and not isinstance(one, bool) for one in given.flat)
+        if not whole or given.ndim == 0 or given.shape[1:] != width:
+            raise UsageError(
+                f"`symbol` is neither names nor embedding rows of shape {('B', *width)}",
+                "name one symbol a window, or take the rows that `index` gives",
+            )
+        rows = given.astype(np.int64)
+        if ((rows < 0) | (rows > top)).any():
+            raise UsageError(
+                f"embedding rows from {rows.min()} to {rows.max()}; "
+                f"`{self.name}` has 0 to {', '.join(map(str, top))}",
+                "take the rows that `index` gives; 0 is somebody unknown",
+            )
+        return rows
 
 
 def load(workspace: Workspace, run: RunFolder) -> LoadedRun:
@@ -163,6 +214,33 @@ def _normalisation(features: FeatureSet, scaler: object) -> Normalisation:
     return "session" if scaler is None else "fitted"
 
 
+def check_whole(run: RunFolder) -> None:
+    """Refuse a finished run whose weights or predictions somebody removed.
+
+    Raises
+    ------
+    RunError
+        With the command that makes them again.
+    """
+    for what, path in (("weights", run.weights), ("predictions", run.predictions)):
+        check_there(run, path, what)
+
+
+def check_there(run: RunFolder, path: Path, what: str) -> None:
+    """Refuse a run without one of its files; otherwise as `check_whole`."""
+    if path.is_file():
+        return
+    command = str(run.recorded.get("command", ""))
+    again = (
+        f"{command.removesuffix(' --fresh')} --fresh"
+        if " train" in command
+        else "train it again with --fresh"
+    )
+    raise RunError(
+        f"the {what} of `{run.name}` cannot be used: no file {path}", f"restore its folder, or {again}"
+    )
+
+
 def load_model(run: RunFolder, config: RunConfig, state: Mapping[str, Any]) -> Any:
     """Return a run's network, in eval mode on the CPU, or tabular model, with the run's weights.
 
@@ -175,6 +253,7 @@ def load_model(run: RunFolder, config: RunConfig, state: Mapping[str, Any]) -> A
     from barcast.training.networks import load_network
 
     entry = model_entry(config.model)
+    check_there(run, run.weights, "weights")
     try:
         arrays = load_arrays(run.weights)
         if entry.kind == "tabular":

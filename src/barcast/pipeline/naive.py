@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from barcast.core.cache import evict
+from barcast.core.cache import evict, touch
 from barcast.core.config import digest
 from barcast.core.errors import ResourceError
 from barcast.core.predictions import read_predictions, write_predictions
@@ -49,22 +48,28 @@ def naive_tables(
     modules = {entry.build.__module__ for entry in rules} | {base_rows.__module__}
     code = [Path(sys.modules[name].__file__ or "").read_text(encoding="utf-8") for name in sorted(modules)]
     asked = digest([market.data_key, _labels_digest(market), market.config.target == "quantiles", code])
-    folder, found = workspace.cache / "naive", []
+    folder, found, writable = workspace.cache / "naive", [], True
     for rule in rules:
         path = folder / f"{asked}-{rule.name}.parquet"
         if path.is_file():
-            with spared(progress, "when the cached naive rows were last used"):
-                os.utime(path)  # eviction goes by last use
+            touch(path)
             found.append(read_predictions(path, segment=segment, horizon=horizon))
             continue
         if not found:
             progress.note("naive rows")
         table = naive_rows(market, np.flatnonzero(market.rows_of(*SCORED)), rule.name, rule.build)
-        with spared(progress, "the cache of naive rows"):
-            write_predictions(path, table)
-            evict(folder, ".parquet", NAIVE_CACHE_BYTES, keep=path)
+        writable = writable and _keep(path, table, progress)
         found.append(table.filter(pl.col("segment") == segment, pl.col("horizon") == horizon))
     return found
+
+
+def _keep(path: Path, table: pl.DataFrame, progress: Progress) -> bool:
+    """Put an entry into the cache; False, with a note, where that cannot be."""
+    with spared(progress, "the cache of naive rows"):
+        write_predictions(path, table)
+        evict(path.parent, ".parquet", NAIVE_CACHE_BYTES, keep=path)
+        return True
+    return False
 
 
 def _labels_digest(market: Market) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from barcast.core.errors import ResourceError, UsageError
 from barcast.core.progress import Progress, clock, count
 from barcast.core.workspace import Workspace
+from barcast.models.heads import head_of
 from barcast.models.network import Sizes
 from barcast.models.registry import ModelEntry, model_entry
 from barcast.pipeline.attributes import attributes_of, sizes_of, vocabularies
@@ -80,7 +81,8 @@ def workload(workspace: Workspace, config: RunConfig, market: Market) -> Workloa
     features = resolve_features(workspace, config.data.features)
     if features.window_normalised or not entry.supports_stretches:
         train = replace(train, stretch_length=1)
-    target, _ = make_target(market)
+    target, target_name = make_target(market)
+    num_outputs = head_of(target_name).width * target.shape[1]
     teach = teaching_rows(market, target)
     held = held_out(bars.symbols, config.data.hold_out_fold)[bars.symbol_of_row]
     long_enough = enough_history(market)
@@ -93,7 +95,7 @@ def workload(workspace: Workspace, config: RunConfig, market: Market) -> Workloa
         model=config.model,
         options=config.options,
         train=train,
-        sizes=Sizes(len(features.names) + 1, int(taught.sum()), target.shape[1], sizes_of(known)),
+        sizes=Sizes(len(features.names) + 1, int(taught.sum()), num_outputs, sizes_of(known)),
         num_rows=len(bars),
         num_sessions=len(bars.calendar),
         num_symbols=bars.num_symbols,
@@ -104,6 +106,7 @@ def workload(workspace: Workspace, config: RunConfig, market: Market) -> Workloa
         num_stop_pieces=int(stop.sum()) if length == 1 else len(cut_stretches(bars.lives, stop, length)),
         num_scored_rows=int((market.rows_of(*SCORED) & long_enough).sum()),
         anchored=features.window_normalised,
+        target=target_name,
     )
 
 

@@ -35,8 +35,9 @@ from barcast.pipeline.dataset import embedding_index, make_panel, normalised, ru
 from barcast.pipeline.forecast import live_rows
 from barcast.pipeline.load import load_model
 from barcast.pipeline.market import VOLATILITY_BARS, CheckedBars, load_bars
-from barcast.pipeline.record import check_known_by, known_until, load_maps
+from barcast.pipeline.record import check_known_by, check_market, known_until, load_maps, of_another_market
 from barcast.pipeline.settings import RunConfig, from_run
+from barcast.pipeline.unfinished import check_done
 from barcast.store import MarketStore
 from barcast.windows.index import MIN_BARS, own_bars
 from barcast.windows.normalise import FittedScaler, check_coverage
@@ -119,6 +120,8 @@ class Forecasts:
 def newest_run(workspace: Workspace, name: str | None) -> RunFolder:
     """Return the named run, or the newest finished one: first of those with a refit, then any but ridge.
 
+    Runs of another market than the store's are passed over.
+
     Raises
     ------
     RunError
@@ -126,7 +129,7 @@ def newest_run(workspace: Workspace, name: str | None) -> RunFolder:
     """
     if name:
         return open_run(workspace, name)
-    runs = [run for run in list_runs(workspace) if run.is_done]
+    runs = [run for run in list_runs(workspace) if run.is_done and not of_another_market(workspace, run)]
     refitted = {_refitted(run) for run in runs}
     done = [run for run in runs if not run.info.get("final")]
     for preferred in (
@@ -198,12 +201,13 @@ def predict(
     CoverageError
         When the session is incomplete.
     RunError
-        When the run is unfinished, or its last training label is more than a year old and ``allow_old`` is
-        not set.
+        When the run is unfinished or of another market, or its last training label is more than a year old
+        and ``allow_old`` is not set.
     SymbolError
         When a symbol is not in the store.
     """
     progress = progress or Progress(enabled=False)
+    check_market(workspace, run)
     config = from_run(run.read("config.json"))
     found = _all_bars(workspace, config, asof)
     bars, now = found.bars, found.bars.calendar.times[-1]
@@ -276,8 +280,7 @@ def serving_run(workspace: Workspace, run: RunFolder, asof: np.datetime64) -> Ru
         When the run is unfinished, or when even the labels that taught, stopped, chose or calibrated itself
         reach beyond ``asof``: such a forecast would have seen its outcome.
     """
-    if not run.is_done:
-        raise RunError(f"run `{run.name}` is not finished", "run the same `barcast train` again: it resumes")
+    check_done(run)
     able = [other for other in refits_of(workspace, run) if np.datetime64(known_until(other)) <= asof]
     if able:
         return max(able, key=known_until)

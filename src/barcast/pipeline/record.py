@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -19,16 +20,15 @@ from barcast.pipeline.dataset import Dataset
 from barcast.pipeline.forecast import ScoreMap
 from barcast.pipeline.market import Market, segment_counts
 from barcast.pipeline.members import drop_checkpoints
-from barcast.pipeline.searched import search_line
+from barcast.pipeline.searched import SEARCH_FACTS, search_line
 from barcast.pipeline.settings import RunConfig
 from barcast.store import MarketStore
 from barcast.windows.index import MIN_BARS, own_bars
 
-if TYPE_CHECKING:
-    pass
-
 #: Findings of each kind that are saved with a run; their counts are whole.
 EXAMPLES = 20
+#: What train --profile writes.
+PROFILE = "profile.json"
 
 
 def begin(
@@ -38,7 +38,7 @@ def begin(
     ending = "-adapted" if "adapted_from" in facts else "-final" if "parent" in facts else ""
     kind = f"{config.model}{ending}"
     if fresh:
-        drop_checkpoints(run_folder(workspace, kind, identity))
+        _forget(run_folder(workspace, kind, identity))
     known = {**market_facts(dataset.market), "features_code": dataset.features.code_digest(), **facts}
     run = start_run(workspace, kind, identity, config.plain(), {**known, "model": config.model})
     (run.path / "comparison.json").unlink(missing_ok=True)  # it was about the weights that go now
@@ -46,6 +46,16 @@ def begin(
     for file in dataset.features.files:
         write_text(run.path / "features" / file.path.name, file.text)
     return run
+
+
+def _forget(run: RunFolder) -> None:
+    """Drop what an earlier attempt measured: all but when the run was made and which search chose it."""
+    drop_checkpoints(run)
+    shutil.rmtree(run.path / "members", ignore_errors=True)
+    (run.path / PROFILE).unlink(missing_ok=True)
+    if run.recorded:
+        kept = ("name", "id", "model", "created", *SEARCH_FACTS)
+        run.write("run.json", {name: value for name, value in run.info.items() if name in kept})
 
 
 def market_facts(market: Market) -> dict[str, Any]:
@@ -70,6 +80,28 @@ def market_facts(market: Market) -> dict[str, Any]:
     }
 
 
+def of_another_market(workspace: Workspace, run: RunFolder) -> str:
+    """Say what market, frequency or calendar of a run is not the store's; empty where all are."""
+    meta, info = MarketStore.open(workspace.market).meta, run.info
+    for kind in ("market", "frequency", "calendar"):
+        trained, stored = info.get(kind), getattr(meta, kind)
+        if trained not in (None, stored):  # runs of earlier versions did not write it down
+            return f"`{run.name}` was trained on {kind} {trained}, and the store holds {stored}"
+    return ""
+
+
+def check_market(workspace: Workspace, run: RunFolder) -> None:
+    """Refuse to put a run to bars that it knows nothing about.
+
+    Raises
+    ------
+    RunError
+        When it was trained on another market, frequency or calendar than the workspace's store holds.
+    """
+    if found := of_another_market(workspace, run):
+        raise RunError(found, "name a run of this store: barcast runs")
+
+
 def finish(
     run: RunFolder, dataset: Dataset, learned: Mapping[str, Any], started: float, *, chosen_until: str,
     taught_before: str = "", **facts: Any,
@@ -77,8 +109,8 @@ def finish(
     """Write what is left and mark the run done; only then is the checkpoint of no more use.
 
     ``learned`` is what fitting has to say: steps, best score, speed. ``chosen_until`` says when the last
-    label was known that stopped, chose or calibrated anything, ``taught_before`` when the last one that had
-    taught the weights that fitting began with.
+    label was known that stopped, chose or calibrated anything, beside those of a search that run.json knows
+    of; ``taught_before`` when the last one that had taught the weights that fitting began with.
     """
     run.write("failures.json", failures(dataset))
     write_text(run.path / "card.md", model_card(run, dataset))
@@ -88,7 +120,7 @@ def finish(
         num_teaching_rows=int(dataset.teach.sum()),
         last_teaching_session=str(last_teaching_session(dataset)),
         taught_until=taught_until,
-        chosen_until=max(taught_until, chosen_until),
+        chosen_until=max(taught_until, chosen_until, run.info.get("tuned_until", "")),
         total_seconds=round(time.perf_counter() - started, 3),
         weights_bytes=run.weights.stat().st_size,
         **facts,

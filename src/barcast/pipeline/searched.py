@@ -1,38 +1,84 @@
-"""How many trials a run's options were chosen among: the number stays with the run and what comes of it."""
+"""The search that chose a run's options: its trials, and what it knew, go wherever its choice goes."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
+from barcast.core.errors import RunError
 from barcast.core.runs import RunFolder
 from barcast.core.texts import counted
+from barcast.pipeline.market import Market
 from barcast.pipeline.settings import RunConfig, Tuned
+
+#: What run.json says of a search; it stays with the run when it is trained afresh.
+SEARCH_FACTS = ("num_trials", "tuned_by", "tuned_until")
+
+
+def check_search_knows_nothing_later(config: RunConfig, market: Market) -> None:
+    """Refuse options that were chosen by labels that are to calibrate or judge the new run.
+
+    Searches of versions that did not write down until when they knew are let through.
+
+    Raises
+    ------
+    RunError
+        When a label of the search's `stop` became known no earlier than `weigh` begins.
+    """
+    tuned = config.tuned
+    if tuned is None or not tuned.until:
+        return
+    weigh_begins = market.bars.calendar.times[market.plan.spans["weigh"][0]]
+    if np.datetime64(tuned.until) >= weigh_begins:
+        raise RunError(
+            f"`{tuned.run}` chose these options by labels known until {tuned.until}, and `weigh` of this run "
+            f"begins {weigh_begins}: they were chosen by what is to judge this run",
+            f"search on what was known then: barcast tune {config.model} with this --asof, --segments; "
+            "or later --segments, or options that no search chose",
+        )
 
 
 def remember_search(run: RunFolder, config: RunConfig) -> None:
-    """Write the search that chose a run's options into it; of several the one with most trials stays.
+    """Write the search that chose a run's options into it.
 
     A search shapes no result: options that were trained before it chose them are the same run, which from
     then on is a chosen one.
     """
-    tuned = config.tuned
-    if tuned is not None and tuned.trials > run.info.get("num_trials", 0):
-        run.update(num_trials=tuned.trials, tuned_by=tuned.run)
+    if config.tuned is not None:
+        _remember(run, config.tuned)
 
 
 def with_search(config: RunConfig, run: RunFolder) -> RunConfig:
     """Return a config that was read from a run together with the search that had chosen it."""
-    if "num_trials" not in run.info:
-        return config
-    tuned = Tuned(model=config.model, run=run.info["tuned_by"], trials=run.info["num_trials"])
-    return replace(config, tuned=tuned)
+    return replace(config, tuned=_search_of(run))
 
 
-def inherit_search(run: RunFolder, parent: RunFolder) -> None:
-    """Give a refit what its parent knows of the search."""
-    known = {name: parent.info[name] for name in ("num_trials", "tuned_by") if name in parent.info}
-    if known:
-        run.update(**known)
+def inherit_search(run: RunFolder, other: RunFolder) -> None:
+    """Give a run what another one, whose options or weights it takes over, knows of the search."""
+    tuned = _search_of(other)
+    if tuned is not None:
+        _remember(run, tuned)
+
+
+def _search_of(run: RunFolder) -> Tuned | None:
+    info = run.info
+    if "num_trials" not in info:
+        return None
+    until = info.get("tuned_until", "")
+    return Tuned(model=info["model"], run=info["tuned_by"], trials=info["num_trials"], until=until)
+
+
+def _remember(run: RunFolder, tuned: Tuned) -> None:
+    """Of several searches the one with most trials stays, and the latest time that any knew of."""
+    known = run.info
+    found: dict[str, object] = {}
+    if tuned.trials > known.get("num_trials", 0):
+        found |= {"num_trials": tuned.trials, "tuned_by": tuned.run}
+    if tuned.until > known.get("tuned_until", ""):
+        found["tuned_until"] = tuned.until
+    if found:
+        run.update(**found)
 
 
 def search_line(info: dict[str, object]) -> list[str]:

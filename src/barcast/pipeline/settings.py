@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -57,11 +58,14 @@ class DataConfig:
                 f"`segments` takes five dates (fit, stop, weigh, route, test), got {len(self.segments)}",
                 "--segments 2022-12,2023-04,2023-08,2023-12,2025-08-22",
             )
-        if not -1 <= self.hold_out_fold < 20 or self.limit < 0:
+        if not -1 <= self.hold_out_fold < 20:
             raise UsageError(
-                "[data] `hold_out_fold` is -1 or 0 .. 19 and `limit` is not negative, "
-                f"got {self.hold_out_fold} and {self.limit}",
-                "left out, nothing is held out or limited",
+                f"[data] `hold_out_fold` must be -1 or 0 .. 19, got {self.hold_out_fold}",
+                "left out, nothing is held out",
+            )
+        if self.limit < 0:
+            raise UsageError(
+                f"[data] `limit` must be 0 or more, got {self.limit}", "left out, nothing is limited"
             )
 
 
@@ -77,13 +81,22 @@ class Tuned:
     """Name of the search."""
     trials: int = 0
     """How many candidates it looked at."""
+    until: str = ""
+    """When the last label of its `stop` became known; empty for searches that did not write it down."""
 
     def __post_init__(self) -> None:
-        if self.trials < 1 or not self.run:
+        if self.trials < 1 or not self.run or not _is_time(self.until):
             raise UsageError(
                 "[tuned] says which search chose the options, and among how many trials",
                 "keep the table as `barcast tune` wrote it",
             )
+
+
+def _is_time(text: str) -> bool:
+    try:
+        return not text or bool(datetime.fromisoformat(text))
+    except ValueError:
+        return False
 
 
 #: Tables that every model shares.
@@ -229,7 +242,11 @@ def _preset(entry: ModelEntry, size: str | None) -> Mapping[str, Any]:
     if size is None:
         return {}
     if size not in entry.sizes:
-        known = f"--size {', '.join(entry.sizes)}" if entry.sizes else f"leave --size out for {entry.name}"
+        known = (
+            f"--size {', '.join(entry.sizes)} or auto"
+            if entry.sizes
+            else f"leave --size out for {entry.name}"
+        )
         raise UsageError(f"model `{entry.name}` has no size `{size}`", known)
     return entry.sizes[size]
 

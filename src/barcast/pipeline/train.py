@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from barcast.core.atomic import write_text
 from barcast.core.bars import MIN_SYMBOLS
 from barcast.core.config import digest
-from barcast.core.errors import RunError, UsageError
+from barcast.core.errors import UsageError
 from barcast.core.predictions import write_predictions
 from barcast.core.progress import Progress, clock, count
 from barcast.core.runs import RunFolder, run_folder, run_identity
@@ -21,11 +21,12 @@ from barcast.features import FeatureSet
 from barcast.models.registry import model_entry
 from barcast.pipeline.attributes import Values, attributes_of
 from barcast.pipeline.dataset import Dataset, build_dataset, resolve_features, run_features
-from barcast.pipeline.fit import Outcome, fit_model
+from barcast.pipeline.fit import Outcome, check_fits, fit_model
 from barcast.pipeline.forecast import ScoreMap, fit_maps, prediction_rows
 from barcast.pipeline.market import Market, load_market
 from barcast.pipeline.record import (
     EXAMPLES,
+    PROFILE,
     begin,
     check_known_by,
     finish,
@@ -34,15 +35,12 @@ from barcast.pipeline.record import (
     load_maps,
     save_state,
 )
-from barcast.pipeline.searched import inherit_search, remember_search
+from barcast.pipeline.searched import check_search_knows_nothing_later, inherit_search, remember_search
 from barcast.pipeline.settings import RunConfig
-from barcast.pipeline.unfinished import failure_recorded
+from barcast.pipeline.unfinished import check_done, failure_recorded
 from barcast.pipeline.warm import WarmSource, source_of_refit, warm_source
 from barcast.store.lock import writer_lock
 from barcast.windows.index import own_bars
-
-if TYPE_CHECKING:
-    pass
 
 #: Segments whose rows go into the predictions table.
 SCORED = ("weigh", "route", "test")
@@ -86,11 +84,7 @@ def train(
     entry = model_entry(config.model)
     started = time.perf_counter()
     features = resolve_features(workspace, config.data.features)
-    if market is None:
-        progress.note("reading the store, checking bars, making labels")
-        market = load_market(workspace, config.data)
-    if config.data.asof[:10] not in ("", market.cutoff[:10]):
-        progress.note(f"as of {config.data.asof}: the last stored session up to then is {market.cutoff}")
+    market = _checked_market(workspace, config, market, progress)
     config = in_one_spelling(config, market)
     attributes = attributes_of(workspace, config, market)
     config, warm = _warmed(workspace, config, market, features)
@@ -98,7 +92,7 @@ def train(
     run = run_folder(workspace, config.model, identity)
     if run.is_done and not fresh:
         progress.note(f"{run.name} is there already (use --fresh to train it again)")
-        remember_search(run, config)
+        _remember_searches(run, config, warm)
         return Trained(run, market)
     _note_peculiarities(market, progress)
     check_look_back(config, market)
@@ -106,14 +100,15 @@ def train(
     dataset = build_dataset(
         market, workspace, features, tabular=entry.kind == "tabular", attributes=attributes
     )
+    check_fits(entry, config, dataset)
     with writer_lock(run.path), failure_recorded(run):
         run = begin(workspace, config, identity, dataset, fresh=fresh, **_told(warm, progress))
-        remember_search(run, config)
+        _remember_searches(run, config, warm)
         prepared = time.perf_counter()
         progress.note(f"training {config.model} on {count(int(dataset.teach.sum()))} rows")
         watched = follow(run) if follow else run
         outcome = fit_model(entry, config, dataset, watched, progress, warm=warm, profile=profile)
-        trained = time.perf_counter()
+        trained = time.perf_counter() - (run.read(PROFILE)["profile_seconds"] if profile else 0.0)
         maps = _calibrate_and_predict(run, config, dataset, outcome, progress)
         save_state(run, dataset, maps)
         write_text(run.path / "quality.json", market.quality.to_json(max_findings=EXAMPLES))
@@ -125,6 +120,19 @@ def train(
         finish(run, dataset, outcome.facts, started, chosen_until=chosen_until, **times)
     progress.note(f"{run.name} done in {clock(time.perf_counter() - started)}")
     return Trained(run, market)
+
+
+def _checked_market(
+    workspace: Workspace, config: RunConfig, market: Market | None, progress: Progress
+) -> Market:
+    """Return the market, read where it is not given; refuse options that know what is to judge them."""
+    if market is None:
+        progress.note("reading the store, checking bars, making labels")
+        market = load_market(workspace, config.data)
+    if config.data.asof[:10] not in ("", market.cutoff[:10]):
+        progress.note(f"as of {config.data.asof}: the last stored session up to then is {market.cutoff}")
+    check_search_knows_nothing_later(config, market)
+    return market
 
 
 def _note_peculiarities(market: Market, progress: Progress) -> None:
@@ -164,6 +172,13 @@ def _warmed(
     if warm is None or config.train is None:
         return config, None
     return replace(config, train=replace(config.train, warm_start=warm.run)), warm
+
+
+def _remember_searches(run: RunFolder, config: RunConfig, warm: WarmSource | None) -> None:
+    """Write down the search that chose the options, and the one that chose the first weights."""
+    remember_search(run, config)
+    if warm is not None:
+        inherit_search(run, warm.folder)
 
 
 def _told(warm: WarmSource | None, progress: Progress) -> dict[str, Any]:
@@ -221,8 +236,7 @@ def refit(
     RunError
         When the parent is not finished, or knows more than the session that is to be the last.
     """
-    if not parent.is_done:
-        raise RunError(f"run `{parent.name}` is not finished", f"barcast train {config.model}")
+    check_done(parent)
     progress = progress or Progress(enabled=False)
     started = time.perf_counter()
     entry = model_entry(config.model)
@@ -242,6 +256,7 @@ def refit(
     dataset = build_dataset(
         market, workspace, features, tabular=entry.kind == "tabular", final=True, attributes=attributes
     )
+    check_fits(entry, config, dataset)
     with writer_lock(run.path), failure_recorded(run):
         how = {"final": True, "parent": parent.name, **_told(warm, progress)}
         run = begin(workspace, config, identity, dataset, fresh=fresh, **how)

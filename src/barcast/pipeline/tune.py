@@ -63,6 +63,8 @@ class Tuning:
         Every trial that has begun, also those that were cut off.
     importance : mapping of str to float
         Share of each option in reaching the best trials; empty where too few are done.
+    until : str
+        When the last label of `stop` became known, which chose the best.
     seconds : float
         Wall time of this call.
     next : str
@@ -73,6 +75,7 @@ class Tuning:
     model: str
     trials: tuple[TrialRecord, ...]
     importance: Mapping[str, float]
+    until: str
     seconds: float
     next: str
 
@@ -118,6 +121,7 @@ class Tuning:
             "best_file": str(self.best_file),
             "trials": to_plain(self.trials),
             "importance": dict(self.importance),
+            "until": self.until,
             "seconds": round(self.seconds, 3),
             "next": self.next,
         }
@@ -236,12 +240,18 @@ def tune(
                 run_serial(search, Bench(workspace, config, market))
             train = command_to_type(workspace, "train", config.model, "--tuned", path.name)
             found = Tuning(
-                path, config.model, study.trials(), study.importance(), time.monotonic() - started, train
-            )
+                path, config.model, study.trials(), study.importance(), _stop_known(market),
+                time.monotonic() - started, train,
+            )  # fmt: skip
         shutil.rmtree(path / "work", ignore_errors=True)
         write_text(found.best_file, _best_toml(found, config, space))
         write_json(path / "tune.json", {**search.facts, **found.plain(), "status": "done"})
     return found
+
+
+def _stop_known(market: Market) -> str:
+    """Return when the last label of `stop` became known."""
+    return str(market.bars.calendar.times[market.labels.last_known_at[market.rows_of("stop")].max()])
 
 
 def _warmup(config: RunConfig) -> int:
@@ -288,11 +298,13 @@ def tuned_config(
     folders = sorted(found.parent for found in workspace.runs.glob("tune-*/tune.json"))
     exact = [folder for folder in folders if name == folder.name or Path(name).resolve() == folder]
     found = exact or [folder for folder in folders if folder.name.startswith(name)]
-    if len(found) != 1:
-        known = ", ".join(folder.name for folder in found or folders) or "this workspace has none"
-        raise RunError(
-            f"`{name}` names {len(found)} searches: {known}", "give the whole name, or barcast tune"
-        )
+    if len(found) > 1:
+        begun = ", ".join(folder.name for folder in found)
+        raise RunError(f"`{name}` begins the names of several searches: {begun}", "give more of the name")
+    if not found:
+        there = ", ".join(folder.name for folder in folders)
+        known = f"there are: {there}" if there else "this workspace has none yet"
+        raise RunError(f"no search called `{name}`; {known}", "one of these names, or barcast tune")
     facts = read_json(found[0] / "tune.json")
     if not (found[0] / "best.toml").is_file():
         raise RunError(f"`{found[0].name}` is not finished", f"run it again, it goes on: {facts['command']}")
@@ -346,5 +358,6 @@ def _best_toml(found: Tuning, config: RunConfig, space: Space) -> str:
         f"model = {to_toml(found.model)}",
         f"run = {to_toml(found.name)}",
         f"trials = {found.num_trials}",
+        f"until = {to_toml(found.until)}",
     ]
     return "\n".join(lines) + "\n"

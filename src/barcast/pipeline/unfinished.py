@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from barcast.core.errors import RunError
 from barcast.core.interruption import Interrupted
 from barcast.core.runs import RunFolder
 from barcast.store.lock import is_locked
@@ -37,6 +38,21 @@ def failure_recorded(run: RunFolder) -> Iterator[None]:
         if (run.path / "run.json").is_file() and not run.is_done:
             run.update(status=FAILED, reason=str(error)[:500])
         raise
+
+
+def check_done(run: RunFolder) -> None:
+    """Refuse a run that is not finished.
+
+    Raises
+    ------
+    RunError
+        With the command that goes on with it, where the run knows one.
+    """
+    if run.is_done:
+        return
+    command = str(run.recorded.get("command", ""))
+    known = command if command.startswith(("barcast ", "torchrun ")) else "run its `barcast train` again"
+    raise RunError(f"run `{run.name}` is not finished", f"{known}   (it goes on where it was)")
 
 
 def run_facts(run: RunFolder) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from barcast.features import FeatureSet
 from barcast.pipeline.dataset import Dataset
 from barcast.pipeline.market import Market
 from barcast.pipeline.settings import RunConfig, from_run
+from barcast.pipeline.unfinished import check_done
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -43,7 +44,7 @@ class WarmSource:
     digest : str
         Of its weights.
     taught_until, stopped_until : str
-        When the last label became known that taught it, and that stopped it.
+        When the last label became known that taught it, and that stopped it or chose its options.
     folder : RunFolder
     """
 
@@ -126,8 +127,7 @@ def warm_source(
     if config.train is None or not config.train.warm_start:
         return None
     run = _evaluated(workspace, config.train.warm_start)
-    if not run.is_done:
-        raise RunError(f"run `{run.name}` is not finished", "run its `barcast train` again: it resumes")
+    check_done(run)
     if run.info.get("final"):
         parent = run.info["parent"]
         raise RunError(
@@ -186,7 +186,7 @@ def _source(run: RunFolder) -> WarmSource:
         run.name,
         weights_digest(run),
         max(str(info["taught_until"]), before.get("taught_until", "")),
-        max(stop_ends, before.get("stopped_until", "")),
+        max(stop_ends, before.get("stopped_until", ""), info.get("tuned_until", "")),
         run,
     )
 

@@ -11,10 +11,12 @@ from barcast.core.errors import BarcastError, RunError, UsageError
 from barcast.core.progress import Progress
 from barcast.core.runs import RunFolder, open_run
 from barcast.core.workspace import Workspace
-from barcast.pipeline.compare import REFERENCE, Compared, compare_runs, market_of
+from barcast.pipeline.compare import REFERENCE, Compared, compare_runs, market_again
 from barcast.pipeline.data import import_sample
+from barcast.pipeline.load import check_whole
 from barcast.pipeline.market import load_market, segment_counts
 from barcast.pipeline.predict import Forecasts, predict
+from barcast.pipeline.record import check_market
 from barcast.pipeline.report import write_run_report
 from barcast.pipeline.settings import RunConfig, from_run, resolve
 from barcast.pipeline.train import refit, train
@@ -86,7 +88,7 @@ def train_and_report(
             progress.note("nothing was trained, so nothing was measured: --fresh --profile")
         run, market, newest = trained.run, trained.market, trained.market
     else:
-        run, market, newest = parent, market_of(workspace, parent), None
+        run, market, newest = parent, market_again(workspace, parent, progress), None
     compared = compare_runs(workspace, [run], open_test=open_test, market=market, progress=progress)
     refitted = None
     if final or parent:
@@ -110,6 +112,8 @@ def refit_config(
     ------
     UsageError
         When an option is given that a refit would not read, or the name of another model.
+    RunError
+        When the run is of another market than the store's.
     """
     given = [option for option, value in flags.items() if value is not None and option != "asof"]
     given += ["config"] * (file is not None)
@@ -119,6 +123,7 @@ def refit_config(
             f"barcast train --refit {name}, only with --asof",
         )
     run = open_run(workspace, name)
+    check_market(workspace, run)
     parent = open_run(workspace, str(run.info.get("parent", run.name)))
     config = from_run(parent.read("config.json"))
     if model not in ("", config.model):
@@ -168,7 +173,8 @@ def report_again(
         raise RunError(
             f"`{run.name}` is a refit: its evidence is its parent's", f"barcast report {run.info['parent']}"
         )
-    market = market_of(workspace, run)
+    check_whole(run)
+    market = market_again(workspace, run, progress)
     compared = compare_runs(workspace, [run], open_test=open_test, market=market, progress=progress)
     forecasts = _forecasts(workspace, run, str(run.info["cutoff"]), progress, save=False)
     return write_run_report(workspace, run, compared, market, forecasts)

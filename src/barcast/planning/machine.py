@@ -61,11 +61,13 @@ DEVICES = {
 }
 #: The machine that plans.
 THIS = "this"
+#: What a plan may be made for.
+TARGETS = (THIS, *DEVICES)
 
 
 def is_target(word: str | None) -> bool:
     """Return whether a word names what a plan may be made for."""
-    return word == THIS or word in DEVICES
+    return word in TARGETS
 
 
 def device_of(target: str) -> Device | None:
@@ -79,7 +81,7 @@ def device_of(target: str) -> Device | None:
     if target == THIS:
         return None
     if target not in DEVICES:
-        raise UsageError(f"no target `{target}`", f"--target {THIS}, {', '.join(DEVICES)}")
+        raise UsageError(f"no target `{target}` to plan for", f"--on {', '.join(TARGETS)}")
     return DEVICES[target]
 
 

@@ -3,7 +3,8 @@
 What a network's steps and forecasts take is measured by the probe. What grows with the rows is counted, with
 a few constants that were measured on this project's own runs (`benchmarks/plan_bench.py`): bytes a bar of
 what is read and labelled, and what libraries occupy once they are used. On a CPU the allocator keeps freed
-blocks, so a phase stands on what the phases before it took.
+blocks, in one pool for all threads, until they are given back: before the panel is mapped, and before the
+comparison. Between the two, what steps have freed is too scattered for forecasts to be counted inside of it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ BYTES_A_BAR, READING_BYTES_A_BAR = 100, 250
 COMMAND_BYTES = 90 << 20
 #: The comparison trains ridge on chunks of so many rows, each several times in float64.
 RIDGE_ROWS, RIDGE_COPIES, SCORED_COPIES = 200_000, 2.5, 2
+
+#: Parts of the panel that are on the device where it does not fit as a whole.
+SHARDS = "panel in shards"
 
 
 @dataclass(frozen=True)
@@ -112,37 +116,48 @@ def resident_components(work: Workload) -> dict[str, int]:
     codes = 1 + len(work.sizes.attributes)
     return {
         "panel": FLOAT * work.num_rows * work.sizes.num_inputs,
-        "targets": FLOAT * work.num_rows * work.sizes.num_horizons,
+        "targets": FLOAT * work.num_rows * work.num_targets,
         "row index": INDEX * work.num_rows * (1 + codes),
     }
 
 
+def shard_bytes(work: Workload, device_memory: int | None) -> int:
+    """Return what the slots of shards occupy where the panel does not rest on the device as a whole, else 0.
+
+    The limit is `panel_memory_gib`; left at 0, half of a GPU, whose size ``device_memory`` is, and none on a
+    CPU (None).
+    """
+    limit = int(work.train.panel_memory_gib * 2**30) or (device_memory or 0) // 2
+    return limit if 0 < limit < sum(resident_components(work).values()) else 0
+
+
 def host_plan(
     work: Workload, network: dict[str, int], measured: Measured, available: int | None, limited_by: str,
-    *, trains_here: bool = True,
+    *, trains_here: bool = True, shards: int = 0,
 ) -> MemoryPlan:  # fmt: skip
-    """Return the host's memory; ``trains_here`` is False where a GPU trains."""
-    rows, inputs, horizons = work.num_rows, work.sizes.num_inputs, work.sizes.num_horizons
+    """Return the host's memory; ``trains_here`` is False where a GPU trains.
+
+    Slots of shards lie beside the whole panel: those that are used, or pinned ones on their way to a GPU.
+    """
+    rows, inputs = work.num_rows, work.sizes.num_inputs
     base = {
         "interpreter and libraries": measured.runtime_bytes + COMMAND_BYTES,
         "bars and labels": BYTES_A_BAR * rows,
         # on a CPU the tensors are these arrays; the label targets stay beside the masked ones
         **resident_components(work),
-        "label targets": FLOAT * rows * horizons,
+        "label targets": FLOAT * rows * work.num_targets,
     }
-    components = {**base, **(network if trains_here else {})}
+    components = {**base, **({SHARDS: shards} if shards else {}), **(network if trains_here else {})}
     ready = base["interpreter and libraries"] + base["bars and labels"]
     reading = ready + READING_BYTES_A_BAR * rows
-    mapped = FLOAT * rows * (inputs - 1)  # features before they are normalised, mapped from the cache
-    preparing = sum(base.values()) + mapped
-    training = max(sum(components.values()), preparing - mapped)
+    # normalising lets go of the mapped features as it goes: never are both there as a whole
+    preparing = sum(base.values())
+    training = sum(components.values())
     forecasts = (measured.predict_bytes or 0) if trains_here else 0
     forecasting = training + forecasts
     chunk = FLOAT * 2 * (inputs + 1) * (min(work.num_teaching_rows, RIDGE_ROWS) * RIDGE_COPIES)
     scored = FLOAT * 2 * (inputs + 1) * SCORED_COPIES * work.num_scored_rows
-    # the main thread finds only its own freed blocks: those of steps that it computed alone
-    free = sum(network.values()) if trains_here and measured.threads == 1 else 0
-    comparing = forecasting + max(int(mapped + chunk + scored) - free, 0)
+    comparing = preparing + int(chunk + scored)
     phases = {
         "read": reading, "features": preparing, "train": training, "forecast": forecasting,
         "compare": comparing,
@@ -151,10 +166,13 @@ def host_plan(
 
 
 def device_plan(
-    work: Workload, network: dict[str, int], available: int | None, limited_by: str
+    work: Workload, network: dict[str, int], available: int | None, limited_by: str, *, shards: int = 0
 ) -> MemoryPlan:
-    """Return a GPU's memory by formula: the context and the allocator's waste are assumptions."""
-    components = {**resident_components(work), **network}
+    """Return a GPU's memory by formula: the context and the allocator's waste are assumptions.
+
+    ``shards`` is what their slots take in place of the whole panel.
+    """
+    components = {**({SHARDS: shards} if shards else resident_components(work)), **network}
     components["allocator (assumed)"] = int(ALLOCATOR_WASTE * sum(components.values()))
     components["CUDA context (assumed)"] = CONTEXT_BYTES
     return MemoryPlan(components, {"train": sum(components.values())}, available, limited_by)

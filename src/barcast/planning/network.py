@@ -14,7 +14,7 @@ from barcast.models.network import Sizes
 from barcast.models.registry import ModelEntry
 from barcast.planning.workload import Workload
 from barcast.training.limits import count_flops
-from barcast.training.precision import autocast
+from barcast.training.precision import arithmetic, autocast
 from barcast.windows.gather import Batch
 
 
@@ -64,6 +64,7 @@ def activation_bytes(work: Workload, pieces: int) -> int:
     inputs, symbol = _batch(work.sizes, pieces, work.piece_bars)
     with (
         torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        arithmetic(work.train),
         autocast(work.train),
         torch.random.fork_rng(devices=[]),
     ):

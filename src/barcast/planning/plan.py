@@ -24,6 +24,7 @@ from barcast.planning.memory import (
     host_plan,
     largest_batch,
     network_components,
+    shard_bytes,
 )
 from barcast.planning.network import (
     activation_bytes,
@@ -195,11 +196,15 @@ def make_plan(work: Workload, target: str = THIS) -> Plan:
     on_gpu = named is not None or work.train.device != "cpu"
     network = network_components(work, total, activations, None if named else measured)
     memory = host_memory()
-    host = host_plan(work, network, measured, memory.available, memory.limited_by, trains_here=not on_gpu)
+    size = named.memory_bytes if named else _device_memory(work.train.device) if on_gpu else None
+    shards = shard_bytes(work, size)
+    host = host_plan(
+        work, network, measured, memory.available, memory.limited_by, trains_here=not on_gpu, shards=shards
+    )
     device = None
     if on_gpu:
-        size = named.memory_bytes if named else _device_memory(work.train.device)
-        device = device_plan(work, network, size, named.title if named else work.train.device)
+        title = named.title if named else work.train.device
+        device = device_plan(work, network, size, title, shards=shards)
     a_symbol = work.num_teaching_rows / max(work.num_symbols, 1)
     scheme = suiting_scheme(work.num_symbols, a_symbol, work.num_sessions)
     compute = (
@@ -208,7 +213,7 @@ def make_plan(work: Workload, target: str = THIS) -> Plan:
     return Plan(
         work, target, parameters, beside_embeddings(work.entry, work.options, work.sizes), host, device,
         compute, largest_batch(work, device or host), scheme, measured,
-        _notes(work, named, on_gpu, measured, memory),
+        _notes(work, named, on_gpu, measured, memory, shards),
     )  # fmt: skip
 
 
@@ -284,14 +289,19 @@ def _device_memory(device: str) -> int:
 
 
 def _notes(
-    work: Workload, named: Device | None, on_gpu: bool, measured: Measured, memory: HostMemory
+    work: Workload, named: Device | None, on_gpu: bool, measured: Measured, memory: HostMemory, shards: int
 ) -> tuple[str, ...]:
     notes = []
     if (seeds := work.train.num_seeds) > 1:
         notes.append(f"{seeds} seeds, one after the other: parameters and an epoch are those of one network")
+    if shards:
+        notes.append(
+            f"the panel comes in shards, which take {shards / 2**30:.2f} GiB; no second is planned for that"
+        )
     if measured.batch_share < 1:
         notes.append(
-            f"a whole batch takes long: {measured.batch_share:.0%} of one was measured, and a line drawn"
+            f"a whole batch takes long on this machine: {measured.batch_share:.0%} of one was measured here, "
+            "and a line drawn"
         )
     if measured.step_bytes is None:
         notes.append(

@@ -168,8 +168,6 @@ def _runtime_bytes(work: Workload) -> int:
 
 def _synthetic(work: Workload) -> TrainingData:
     """Return random rows in lives of the given lengths; every row teaches."""
-    import torch
-
     from barcast.training.networks import TrainingData, make_resident
 
     lives = np.concatenate([[0], np.cumsum(np.asarray(work.life_lengths, np.int64))])
@@ -181,10 +179,9 @@ def _synthetic(work: Workload) -> TrainingData:
         codes = [life % (number + 1) for number in sizes.attributes]
         symbol = np.stack([symbol, *codes], axis=1)
     inputs = rng.standard_normal((rows, sizes.num_inputs), np.float32)
-    target = rng.standard_normal((rows, sizes.num_horizons), np.float32)
+    target = rng.standard_normal((rows, work.num_targets), np.float32)
     resident = make_resident(inputs, symbol, lives[life], target, work.train.device, anchored=work.anchored)
     every = np.ones(rows, bool)
-    assert isinstance(resident.inputs, torch.Tensor)
     return TrainingData(resident, lives, every, every)
 
 
@@ -194,8 +191,9 @@ def _stepper(work: Workload, network: nn.Module, data: TrainingData) -> Stepper:
     from barcast.training.step import Stepper
 
     nowhere = RunFolder(Path(tempfile.gettempdir()) / "barcast-probe-that-is-no-run")
-    assert work.entry.loss is not None
-    return Stepper(network, data, work.train, work.entry.loss, nowhere, Progress(enabled=False))
+    loss = work.head.loss or work.entry.loss
+    assert loss is not None
+    return Stepper(network, data, work.train, loss, nowhere, Progress(enabled=False))
 
 
 def _pieces(train: TrainConfig, data: TrainingData, number: int, seed: int = 0) -> Which:
@@ -213,7 +211,7 @@ def _pieces(train: TrainConfig, data: TrainingData, number: int, seed: int = 0) 
 def _measure_steps(work: Workload, network: nn.Module, data: TrainingData) -> dict[str, Any]:
     """Choose the number of threads, then time steps, and measure the memory of both together.
 
-    Trying out numbers of threads is part of the memory: each thread keeps freed blocks of its own.
+    Trying out numbers of threads is part of the memory: they take from one pool, whose freed blocks stay.
     """
     import torch
 
@@ -283,7 +281,9 @@ def _threads(work: Workload, network: nn.Module, data: TrainingData, guess: floa
 
     from barcast.training.threads import choose_threads
 
-    if work.train.threads or work.train.device != "cpu":
+    if work.train.device != "cpu":
+        return 0
+    if work.train.threads:
         return work.train.threads
     whole, all_threads = work.batch_pieces, torch.get_num_threads()
     affordable = int(whole * BUDGET_SECONDS / (guess * TRIALS))

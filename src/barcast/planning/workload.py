@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from barcast.models.heads import Head, head_of
 from barcast.models.network import Sizes
 from barcast.models.registry import ModelEntry, model_entry
 from barcast.training.config import TrainConfig
@@ -23,7 +24,7 @@ class Workload:
     train : TrainConfig
         Options of the loop; ``stretch_length`` is 1 where the model or the features train on plain windows.
     sizes : Sizes
-        Inputs (features and validity), symbols, horizons, attributes.
+        Inputs (features and validity), symbols, outputs, attributes.
     num_rows : int
         R, bars of the panel.
     num_sessions, num_symbols : int
@@ -40,6 +41,8 @@ class Workload:
         Rows of `weigh`, `route` and `test` that are forecast from plain windows after training.
     anchored : bool
         Whether the features are measured within a window.
+    target : str
+        What is learned, ``auto`` resolved: it decides the outputs a horizon and the loss.
     """
 
     model: str
@@ -56,11 +59,22 @@ class Workload:
     num_stop_pieces: int
     num_scored_rows: int
     anchored: bool = False
+    target: str = "rank"
 
     @property
     def entry(self) -> ModelEntry:
         """The registered model."""
         return model_entry(self.model)
+
+    @property
+    def head(self) -> Head:
+        """Outputs a horizon and their loss."""
+        return head_of(self.target)
+
+    @property
+    def num_targets(self) -> int:
+        """H, labels of a row; the network has as many outputs of each as the head is wide."""
+        return self.sizes.num_horizons // self.head.width
 
     @property
     def batch_pieces(self) -> int:

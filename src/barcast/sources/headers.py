@@ -32,8 +32,17 @@ _NAMES = {
     "close_raw": "closeraw rawclose unadjustedclose 不复权收盘 不复权收盘价",
     "basis": "basis",
 }  # fmt: skip
+#: What is told about symbols in tables beside the bars.
+_FACTS = {
+    "name": "名称 股票名称 证券名称 股票简称 证券简称 简称",
+    "industry": "行业 所属行业 行业名称",
+    "board": "板块 上市板块",
+    "exchange": "交易所 上市交易所",
+    "area": "地域 地区 所属地域",
+}
 ROLES = tuple(_NAMES)
 _ROLE_OF = {name: role for role, names in _NAMES.items() for name in names.split()}
+_FACT_OF = {name: fact for fact, names in _FACTS.items() for name in names.split()}
 #: A file without these is not a file of bars; times are checked on their own.
 REQUIRED = ("open", "high", "low", "close")
 PRICES = ("open", "high", "low", "close", "adj_close", "close_raw")
@@ -120,7 +129,7 @@ def read_header(names: Sequence[str], overrides: Sequence[str] = ()) -> Header:
 
 def _place(name: str, found: _Found, taken: set[str]) -> None:
     base, unit = _split_unit(name)
-    role = _ROLE_OF.get(_squeezed(name)) or _ROLE_OF.get(base)
+    role = _role_of(name)
     if role is None or role in taken:
         found.ignored.append(name)
         return
@@ -133,6 +142,34 @@ def _place(name: str, found: _Found, taken: set[str]) -> None:
     found.units[role] = "手" if base == "总手" else unit
     if role in ("open", "high", "low", "close") and (word := basis_word(unit)):
         found.basis.add(word)
+
+
+def _role_of(name: str) -> str | None:
+    return _ROLE_OF.get(_squeezed(name)) or _ROLE_OF.get(_split_unit(name)[0])
+
+
+def fact_columns(names: Sequence[str]) -> dict[str, str]:
+    """Return what each column of a table about symbols is called: ``symbol``, ``name``, ``industry``, ...
+
+    A column that is called ``symbol`` is it, whatever else could be; names that are not known stay, in lower
+    case.
+
+    Raises
+    ------
+    DataError
+        When two columns would be called the same.
+    """
+    given = {name: name.strip().lower() for name in names}
+    if "symbol" not in given.values():
+        given |= {name: "symbol" for name in names if _role_of(name) == "symbol"}
+    given |= {name: fact for name in names if (fact := _FACT_OF.get(_squeezed(name)))}
+    for role in given.values():
+        claimed = [name for name in names if given[name] == role]
+        if len(claimed) > 1:
+            raise DataError(
+                f"columns {', '.join(f'`{name}`' for name in claimed)} are all {role}", "keep one of them"
+            )
+    return given
 
 
 def parse_overrides(pairs: Sequence[str]) -> dict[str, str]:

@@ -104,13 +104,16 @@ class SegmentPlan:
         counts = np.diff(np.r_[-1, last])
         if counts.min() <= longest:
             short = SEGMENTS[int(counts.argmin())]
+            daily = len(ends) == len_of(sessions)
             per_day = len_of(sessions) / max(len(ends), 1)
             enough = math.ceil((longest + 2) / min(shares) / max(per_day, 1))
+            needed = (
+                f"{enough} sessions of history" if daily else f"{enough} days of history, not {len(ends)}"
+            )
             raise UsageError(
                 f"{len_of(sessions)} sessions, cut {percent(shares)} into {', '.join(SEGMENTS)}, leave "
                 f"segment `{short}` with {counts.min()}; a label takes {longest}, so it would have none",
-                f"give at least {enough} days of history"
-                f"{_workable(counts, len_of(sessions), longest, daily=len(ends) == len_of(sessions))}",
+                f"give at least {needed}{_workable(counts, len_of(sessions), longest, daily=daily)}",
             )
         return cls(tuple(last.tolist()), embargo=embargo)
 

@@ -6,7 +6,6 @@ import fcntl
 import json
 import os
 import platform
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from barcast.core.errors import StoreBusyError, explained
+from barcast.core.runs import command_line
 
 
 @contextmanager
@@ -77,7 +77,7 @@ def _myself() -> dict[str, object]:
         "pid": os.getpid(),
         "host": platform.node(),
         "since": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "command": " ".join(sys.argv)[:200],
+        "command": command_line("a Python program")[:200],
     }
 
 

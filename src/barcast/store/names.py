@@ -27,6 +27,11 @@ def resolve_names(texts: Iterable[str], stored: tuple[str, ...], market: str) ->
     SymbolError
         When some are no symbols, or not in the store, with the nearest names.
     """
+    return tuple(dict.fromkeys(read_names(texts, stored, market).values()))
+
+
+def read_names(texts: Iterable[str], stored: tuple[str, ...], market: str) -> dict[str, str]:
+    """Return the symbol that each spelling means, in the order given; otherwise as `resolve_names`."""
     given = tuple(dict.fromkeys(texts))
     known = set(stored)
     readings, reasons = read_symbols([text for text in given if text not in known], market)
@@ -37,7 +42,7 @@ def resolve_names(texts: Iterable[str], stored: tuple[str, ...], market: str) ->
         raise SymbolError(
             f"not in the store: {some(words)}", "`barcast data info --symbols` lists what there is"
         )
-    return tuple(dict.fromkeys(found.values()))
+    return found
 
 
 def _with_nearest(text: str, symbol: str, stored: tuple[str, ...]) -> str:

@@ -7,7 +7,7 @@ import io
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import polars as pl
@@ -19,6 +19,7 @@ from barcast.core.texts import some
 from barcast.sources.text import decode
 from barcast.sources.times import read_moments
 
+Read = TypeVar("Read")
 STATUS_SCHEMA = {
     "symbol": pl.String,
     "kind": pl.String,      # listed, delisted, suspended, st
@@ -46,8 +47,8 @@ def read_beside(
     given: Path | str | pl.DataFrame,
     absent: str,
     needed: str,
-    conform: Callable[[pl.DataFrame], pl.DataFrame],
-) -> pl.DataFrame:
+    conform: Callable[[pl.DataFrame], Read],
+) -> Read:
     """Read a table that stands beside the bars, from a CSV or Parquet file or a frame, and conform it.
 
     Parameters

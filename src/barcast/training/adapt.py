@@ -24,9 +24,9 @@ from barcast.training.batches import epoch_batches
 from barcast.training.config import TrainConfig
 from barcast.training.networks import TrainingData
 from barcast.training.predict import predict_stop
-from barcast.training.step import Loss, Which
-from barcast.windows.gather import Batch, gather_stretches, gather_windows
-from barcast.windows.index import Stretches
+from barcast.training.sections import Sections
+from barcast.training.step import Loss, Which, gather
+from barcast.windows.gather import Batch
 
 #: Most steps, and steps between two looks at the labels held out.
 MOST_STEPS, LOOK_EVERY = 300, 20
@@ -93,7 +93,7 @@ class RowFitter:
         for step, which in zip(range(steps), self._batches(data), strict=False):
             if step % LOOK_EVERY == 0 and not look(step):
                 return
-            batch = self._gather(which, data)
+            batch = gather(which, data, self.config, Sections())
             noise = [self._learn(place, batch, row) for place, row in enumerate(rows)]
             # the variance of residuals is that of the network without any new row
             pulls = pulls or [self.overlap * n / s**2 for n, s in zip(noise, self.spreads, strict=True)]
@@ -128,12 +128,6 @@ class RowFitter:
     def _batches(self, data: TrainingData) -> Iterator[Which]:
         for epoch in itertools.count():
             yield from epoch_batches(data, self.config, epoch)
-
-    def _gather(self, which: Which, data: TrainingData) -> Batch:
-        window, length = self.config.look_back_window, self.config.stretch_length
-        if isinstance(which, Stretches):
-            return gather_stretches(data.resident, which, window, length)
-        return gather_windows(data.resident, torch.from_numpy(which), window)
 
     def _put(self, rows: list[Tensor]) -> None:
         """Write the new rows into the tables; the others are not touched."""

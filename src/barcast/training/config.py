@@ -12,7 +12,7 @@ _DEFAULTS = "mend the flag, or the table [train] of the settings file; left out,
 #: Options that change training inputs at random; 0 leaves them alone.
 AUGMENTATIONS = ("jitter", "time_warp", "feature_dropout")
 #: Options that change nothing at their defaults: runs of before there were any keep their names.
-LATER_OPTIONS = (*AUGMENTATIONS, "num_seeds")
+LATER_OPTIONS = (*AUGMENTATIONS, "num_seeds", "panel_memory_gib")
 #: A lag that grows by more than one bar a bar would turn time round; lags are drawn anew every so many bars.
 LONGEST_LAG = 10
 
@@ -58,7 +58,7 @@ class TrainConfig:
     """Finished run whose weights training starts from; ``champion`` is the champion's; empty: fresh ones."""
     device: str = "cpu"
     threads: int = 0
-    """Processor threads of a step; 0 measures once which number is fastest, and the run keeps it."""
+    """CPU threads of a step on a CPU; 0 measures once which number is fastest, and the run keeps it."""
     panel_memory_gib: float = 0.0
     """Most memory that the panel takes on the device, in GiB; beyond it comes in shards. 0: what fits."""
     checkpoint_seconds: float = 30.0
@@ -71,13 +71,13 @@ class TrainConfig:
         for name in whole:
             if getattr(self, name) < 1:
                 raise UsageError(f"`{name}` must be at least 1, got {getattr(self, name)}", _DEFAULTS)
-        if not (self.lr > 0 and self.clip > 0 and 0 <= self.warmup < 1):
-            raise UsageError("`lr` and `clip` must be positive and `warmup` in [0, 1)", _DEFAULTS)
-        if not (self.jitter >= 0 and 0 <= self.feature_dropout < 1 and 0 <= self.time_warp <= LONGEST_LAG):
-            raise UsageError(
-                f"`jitter` is not negative, `feature_dropout` in [0, 1), `time_warp` in 0 .. {LONGEST_LAG}",
-                _DEFAULTS,
-            )
-        for name in ("weight_decay", "checkpoint_seconds", "threads", "panel_memory_gib"):
-            if not getattr(self, name) >= 0:
-                raise UsageError(f"`{name}` must not be negative, got {getattr(self, name)}", _DEFAULTS)
+        not_negative = ("jitter", "weight_decay", "checkpoint_seconds", "threads", "panel_memory_gib")
+        fits = {
+            **{name: (getattr(self, name) > 0, "positive") for name in ("lr", "clip")},
+            **{name: (0 <= getattr(self, name) < 1, "in [0, 1)") for name in ("warmup", "feature_dropout")},
+            "time_warp": (0 <= self.time_warp <= LONGEST_LAG, f"in 0 .. {LONGEST_LAG}"),
+            **{name: (getattr(self, name) >= 0, "0 or more") for name in not_negative},
+        }
+        for name, (fine, wanted) in fits.items():
+            if not fine:
+                raise UsageError(f"`{name}` must be {wanted}, got {getattr(self, name)}", _DEFAULTS)

@@ -77,6 +77,10 @@ class LostError(RunError):
         )
 
 
+class GivenUpError(Exception):
+    """The first process has given this training up; it says why, and decides what follows."""
+
+
 class Team:
     """The processes that train together; by default this one alone, which sends nothing.
 
@@ -152,6 +156,20 @@ class Team:
         with lost_explained():
             dist.broadcast(held, 0)
         return float(held)
+
+    def of_first(self, compute: Callable[[], float]) -> float:
+        """Return what the first process computes, on all; where it fails, the others raise GivenUpError."""
+        if not self.is_first:
+            if self.first(0.0):
+                raise GivenUpError
+            return self.first(0.0)
+        try:
+            value = compute()
+        except BaseException:
+            self.first(1.0)
+            raise
+        self.first(0.0)
+        return self.first(value)
 
 
 _ALONE = Team()
@@ -373,6 +391,8 @@ def _help(team: Team) -> int:
                 _train_along(team, json.loads(team.store.get(f"job-{team.num_jobs}")))
             except LostError as error:
                 return error.exit_code  # whoever ended has said why
+            except GivenUpError:
+                continue
             except BarcastError as error:
                 if not _failed_everywhere(team, error):
                     raise

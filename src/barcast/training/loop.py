@@ -209,20 +209,24 @@ class _Loop:
         The run knows it before the first step, so that every later attempt takes the same.
         """
         recorded = self.run.recorded
-        known = self.config.threads
-        if not known and recorded.get("num_processes", 1) == self.team.size:
-            known = self.state.threads or recorded.get("threads", 0)
-        if not known and self.config.device == "cpu" and self.team.size > 1:
-            known = self.team.num_threads  # measuring on each process would give each another number
-        elif not known and self.config.device == "cpu":
-            first = self._epoch_batches()[0]
-            known = choose_threads(lambda threads: self.stepper.try_out(first, threads))
+        known = self._num_threads(recorded) if self.config.device == "cpu" else 0
         self.state.threads = known = int(self.team.first(known))
         self.stepper.compute_with(known)
         self.stepper.join_team()
         if recorded:
             self.run.update(threads=known, num_processes=self.team.size)
         self.mark = time.perf_counter()
+
+    def _num_threads(self, recorded: dict[str, Any]) -> int:
+        known = self.config.threads
+        if not known and recorded.get("num_processes", 1) == self.team.size:
+            known = self.state.threads or recorded.get("threads", 0)
+        if known:
+            return known
+        if self.team.size > 1:
+            return self.team.num_threads  # measuring on each process would give each another number
+        first = self._epoch_batches()[0]
+        return choose_threads(lambda threads: self.stepper.try_out(first, threads))
 
     def listen(self, sections: Sections | None) -> None:
         """Tell ``sections``, where given, from here on what the time goes to."""
@@ -244,7 +248,7 @@ class _Loop:
             return
         self.stepper.sections.enter("evaluation")
         rows, outputs = predict_stop(self.network, self.data, self.config, self.state.threads)
-        score = self.team.first(self.stop_score(rows, outputs))  # one decision on all processes
+        score = self.team.of_first(lambda: self.stop_score(rows, outputs))  # one decision on all processes
         self.mark = time.perf_counter()  # judging is not training time; writing it down is
         better = score > self.state.best_score
         if better:

@@ -17,7 +17,7 @@ from barcast.models.registry import ModelEntry
 from barcast.training.checkpoint import load_tensors
 from barcast.training.config import TrainConfig
 from barcast.windows.gather import Resident
-from barcast.windows.shards import FIELDS, NUM_SLOTS, Shards, Which, bytes_per_row
+from barcast.windows.shards import FIELDS, NUM_SLOTS, Shards, Which, bytes_per_row, check_longest
 
 
 @dataclass(frozen=True)
@@ -125,6 +125,18 @@ def _choose_shard_rows(host: Resident, config: TrainConfig) -> int:
     return 0 if len(host.inputs) * size <= limit else max(int(limit / (NUM_SLOTS * size)), 1)
 
 
+def check_panel_memory(data: TrainingData, config: TrainConfig) -> None:
+    """Refuse a limit on a panel in host memory that its longest life does not fit into.
+
+    Raises
+    ------
+    ResourceError
+        With the least that would do.
+    """
+    if shard_rows := _choose_shard_rows(data.resident, config):
+        check_longest(data.resident, data.lives, shard_rows)
+
+
 def put_on_device(data: TrainingData, config: TrainConfig, shard_rows: int | None = None) -> TrainingData:
     """Bring a panel in host memory to the device, as a whole or in shards.
 
@@ -139,9 +151,9 @@ def put_on_device(data: TrainingData, config: TrainConfig, shard_rows: int | Non
     return replace(data, resident=Resident(**moved, anchored=host.anchored))
 
 
-def shuffled_by(data: TrainingData, config: TrainConfig) -> TrainingData:
-    """Return the same data for another seed: the order of shards is the only thing in it that has one."""
-    return put_on_device(replace(data, shards=None), config, data.shard_rows) if data.shards else data
+def shuffled_by(data: TrainingData, seed: int) -> TrainingData:
+    """Return the same data, in the same memory, for a seed: only the order of shards depends on one."""
+    return replace(data, shards=data.shards.for_seed(seed)) if data.shards else data
 
 
 def make_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:

@@ -7,7 +7,6 @@ whose step is skipped, and doubles after many steps without one.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -42,38 +41,57 @@ def training_dtype(config: TrainConfig) -> torch.dtype | None:
 
 
 def autocast(config: TrainConfig) -> AbstractContextManager[Any]:
-    """Return the context of a training step's forward pass."""
+    """Return the context of a training step's forward pass, inside of :func:`arithmetic`."""
     dtype, kind = training_dtype(config), config.device.split(":")[0]
     if dtype is None:
         return nullcontext()
-    if (kind, dtype) == ("cpu", torch.float16):
-        return _plain_half()
     return torch.autocast(kind, dtype=dtype)
 
 
-_lock = threading.Lock()
-_num_parts_in_half = 0
+@contextmanager
+def arithmetic(config: TrainConfig) -> Iterator[None]:
+    """Hold the process's switches as a whole training step needs them, whatever threads compute its parts.
+
+    fp16 on a CPU goes without oneDNN, which has no recurrent layer of that type on most of them.
+    """
+    dtype, kind = training_dtype(config), config.device.split(":")[0]
+    if dtype is None:
+        with plain_float32():
+            yield
+    elif (kind, dtype) == ("cpu", torch.float16):
+        with _switched((torch.backends.mkldnn, "enabled", False)):
+            yield
+    else:
+        yield
 
 
 @contextmanager
-def _plain_half() -> Iterator[None]:
-    """Compute in fp16 on a CPU without oneDNN, which has no recurrent layer of that type on most of them.
-
-    The switch is the process's; of several threads that compute parts of a step the last turns it back.
-    """
-    _count_parts_in_half(+1)
+def plain_float32() -> Iterator[None]:
+    """Keep GPUs from rounding float32 to TF32's 10 bits, as cuDNN's recurrent layers do by default."""
+    cudnn: Any = torch.backends.cudnn
+    products = torch.backends.cuda.matmul
     try:
-        with torch.autocast("cpu", dtype=torch.float16):
+        switches = [(place, "allow_tf32", False) for place in (cudnn, products) if place.allow_tf32]
+    except RuntimeError:  # the program uses torch's newer switches, with which these may not be mixed
+        newer = (cudnn.rnn, cudnn.conv, products)
+        with _switched(*((place, "fp32_precision", "ieee") for place in newer)):
             yield
+    else:
+        with _switched(*switches):
+            yield
+
+
+@contextmanager
+def _switched(*switches: tuple[Any, str, Any]) -> Iterator[None]:
+    """Give attributes other values inside of the block."""
+    before = [getattr(place, name) for place, name, _ in switches]
+    for place, name, value in switches:
+        setattr(place, name, value)
+    try:
+        yield
     finally:
-        _count_parts_in_half(-1)
-
-
-def _count_parts_in_half(change: int) -> None:
-    global _num_parts_in_half
-    with _lock:
-        _num_parts_in_half += change
-        torch.backends.mkldnn.enabled = not _num_parts_in_half  # type: ignore[assignment]
+        for (place, name, _), value in zip(switches, before, strict=True):
+            setattr(place, name, value)
 
 
 def has_bf16(device: str) -> bool:

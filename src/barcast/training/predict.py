@@ -15,6 +15,7 @@ from barcast.training.config import TrainConfig
 from barcast.training.distributed import team_at_work
 from barcast.training.memory import memory_explained
 from barcast.training.networks import TrainingData
+from barcast.training.precision import plain_float32
 from barcast.training.threads import one_thread_each
 from barcast.windows.gather import Batch, Resident, gather_stretches, gather_windows
 from barcast.windows.index import Stretches, cut_stretches
@@ -93,6 +94,7 @@ def windows_a_chunk(device: str, look_back: int, num_inputs: int) -> int:
     return max(_CHUNK_VALUES[device] // (look_back * num_inputs), 1)
 
 
+@plain_float32()
 def _outputs(
     network: nn.Module,
     panel: Resident | Shards,

@@ -111,7 +111,9 @@ def range_test(
 
 
 def _num_threads(stepper: Stepper, data: TrainingData, config: TrainConfig) -> int:
-    if config.threads or config.device != "cpu":
+    if config.device != "cpu":
+        return 0
+    if config.threads:
         return config.threads
     first = epoch_batches(data, config, 0)[0]
     return choose_threads(lambda threads: stepper.try_out(first, threads))

@@ -22,7 +22,7 @@ from barcast.training.config import TrainConfig
 from barcast.training.distributed import GradientSum, team_at_work
 from barcast.training.memory import is_out_of_memory
 from barcast.training.networks import TrainingData, make_optimizer
-from barcast.training.precision import LOWEST_SCALE, DivergedError, LossScaling, autocast
+from barcast.training.precision import LOWEST_SCALE, DivergedError, LossScaling, arithmetic, autocast
 from barcast.training.sections import WAITING, Sections
 from barcast.training.threads import Workers
 from barcast.windows.gather import Batch, gather_stretches, gather_windows
@@ -94,8 +94,10 @@ class Stepper:
         return num_labels, loss
 
     def compute_with(self, num_threads: int) -> None:
-        """Let so many threads compute a step, each a share of it; 0 leaves a device's threads alone."""
+        """Let so many threads compute a step on a CPU, each a share of it."""
         self.close()
+        if self.config.device != "cpu":
+            return
         if num_threads:
             torch.set_num_threads(1)
         if num_threads > 1:
@@ -155,7 +157,8 @@ class Stepper:
                 return self._backward_of(parts, num_labels, step)
             return self.gradients.together(lambda: self._backward_of(parts, num_labels, step), step)
 
-        return self.until_it_fits(attempt, which, step)
+        with arithmetic(self.config):
+            return self.until_it_fits(attempt, which, step)
 
     def _backward_of(self, parts: Sequence[tuple[int, Which]], num_labels: int, step: int) -> float:
         """Add up the gradients of parts and return their share of the loss."""
@@ -211,7 +214,7 @@ class Stepper:
         """Return the loss of one part, whose draws follow from the seed, the step and its number."""
         number, which = part
         self.sections.enter("gather")
-        batch = self.gather(which)
+        batch = gather(which, self.data, self.config, self.sections)
         assert batch.target is not None
         self.sections.enter("forward")
         draws = torch.Generator().manual_seed(_mix(_mix(self.config.seed, step), number))
@@ -231,16 +234,16 @@ class Stepper:
             f"step {step} overflowed in fp16 and is skipped: losses are scaled by {scale:g} now"
         )
 
-    def gather(self, which: Which) -> Batch:
-        """Gather what a batch, or a part of it, reads."""
-        config = self.config
-        resident, which = self.data.place(which)
-        if isinstance(which, Stretches):
-            return gather_stretches(resident, which, config.look_back_window, config.stretch_length)
-        self.sections.enter("transfer")
-        rows = torch.from_numpy(which).to(resident.inputs.device)
-        self.sections.enter("gather")
-        return gather_windows(resident, rows, config.look_back_window)
+
+def gather(which: Which, data: TrainingData, config: TrainConfig, sections: Sections) -> Batch:
+    """Gather what a batch, or a part of it, reads."""
+    resident, which = data.place(which)
+    if isinstance(which, Stretches):
+        return gather_stretches(resident, which, config.look_back_window, config.stretch_length)
+    sections.enter("transfer")
+    rows = torch.from_numpy(which).to(resident.inputs.device)
+    sections.enter("gather")
+    return gather_windows(resident, rows, config.look_back_window)
 
 
 def warm_up_then_cosine(config: TrainConfig) -> Rates:

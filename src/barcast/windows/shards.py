@@ -10,9 +10,11 @@ Letters: R rows, F inputs, H horizons.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +39,24 @@ def bytes_per_row(panel: Resident) -> int:
     """Return what one row of a panel occupies on a device."""
     tensors = [getattr(panel, name) for name in FIELDS]
     return sum(tensor[:1].numel() * tensor.element_size() for tensor in tensors)
+
+
+def check_longest(host: Resident, lives: I64, max_rows: int) -> None:
+    """Refuse shards of ``max_rows`` rows that the longest of the lives does not fit into.
+
+    Raises
+    ------
+    ResourceError
+        With the least memory that would do.
+    """
+    longest = int(np.diff(lives).max())
+    if longest > max_rows:
+        need = 1.001 * NUM_SLOTS * longest * bytes_per_row(host) / 2**30
+        step = 10.0 ** (math.floor(math.log10(need)) - 1)  # two digits, and never less than is needed
+        raise ResourceError(
+            f"the longest history has {longest} bars, but only {max_rows} fit into a shard",
+            f"--panel-memory-gib {math.ceil(need / step) * step:.3g} or more, or fewer features",
+        )
 
 
 @dataclass(frozen=True)
@@ -95,13 +115,7 @@ class Shards:
     """
 
     def __init__(self, host: Resident, lives: I64, max_rows: int, device: str, seed: int) -> None:
-        longest = int(np.diff(lives).max())
-        if longest > max_rows:
-            need = NUM_SLOTS * longest * bytes_per_row(host) / 2**30
-            raise ResourceError(
-                f"the longest history has {longest} bars, but only {max_rows} fit into a shard",
-                f"--panel-memory-gib {need * 1.01:.2g} or more, or fewer features",
-            )
+        check_longest(host, lives, max_rows)
         self.host, self.lives, self.max_rows, self.seed = host, lives, max_rows, seed
         self.ordered = cut_lives(lives, np.arange(len(lives) - 1), max_rows, ("ordered",))
         self.drawn = self._draw(0)
@@ -113,6 +127,16 @@ class Shards:
         """What the panel occupies on the device, whatever is done with it."""
         return NUM_SLOTS * self.max_rows * bytes_per_row(self.host)
 
+    def for_seed(self, seed: int) -> Shards:
+        """Return the same panel in the same memory, with shards that another seed draws.
+
+        Both may be used in turns; a shard is brought anew where the other one has overwritten it.
+        """
+        other = copy(self)  # shares the slots, and the thread that fills them
+        other.seed = seed
+        other.drawn = other._draw(0)
+        return other
+
     def begin(self, epoch: int) -> Cut:
         """Draw the shards of an epoch; :meth:`place` takes from them until the next one begins."""
         self.drawn = self._draw(epoch)
@@ -120,7 +144,7 @@ class Shards:
 
     def _draw(self, epoch: int) -> Cut:
         order = np.random.default_rng([self.seed, epoch, 3]).permutation(len(self.lives) - 1)
-        return cut_lives(self.lives, order, self.max_rows, ("drawn", epoch))
+        return cut_lives(self.lives, order, self.max_rows, ("drawn", self.seed, epoch))
 
     def shard_of(self, which: Which, cut: Cut) -> I64:
         """Return the shard of each row or stretch, shape (n,)."""
@@ -167,7 +191,7 @@ class Shards:
         if index + 1 < len(cut.members):
             self._fill(self._slots[-1], cut, index + 1)
         elif cut.name[0] == "drawn":
-            self._fill(self._slots[-1], self._draw(int(str(cut.name[1])) + 1), 0)
+            self._fill(self._slots[-1], self._draw(int(str(cut.name[2])) + 1), 0)
         return slot
 
     def _fill(self, slot: _Slot, cut: Cut, index: int) -> None:

@@ -17,7 +17,8 @@ function groupsOf(place) {
   const named = sorted.slice(0, GROUP_COLOURS.length).map(([label, rows], i) => ({ label: `${label} (${rows.length})`, colour: GROUP_COLOURS[i], rows }));
   const rest = sorted.slice(GROUP_COLOURS.length);
   const pale = palette().naive;
-  const others = { label: t("map.other", { n: rest.length }), colour: pale, rows: rest.flatMap(([, rows]) => rows) };
+  const otherRows = rest.flatMap(([, rows]) => rows);
+  const others = { label: t("map.other", { n: otherRows.length }), colour: pale, rows: otherRows };
   const nobody = { label: t("map.unknown"), colour: palette().line, rows: unknown };
   return [...named, others, nobody].filter((group) => group.rows.length);
 }
