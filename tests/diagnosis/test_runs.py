@@ -115,7 +115,7 @@ def test_the_commands(place, capsys):
     assert profile["trials"][0]["name"] == "now" and profile["work"]["peak_flops"] > 1e8
     info = newest.info  # the experiments of a profile are no part of the training
     parts = info["prepare_seconds"] + info["train_seconds"] + profile["profile_seconds"]
-    assert profile["profile_seconds"] > 0.5 and parts <= info["total_seconds"]
+    assert profile["profile_seconds"] > 0 and parts <= info["total_seconds"]
     assert run("doctor", newest.name, "-w", place.root, "--json", "--quiet") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["learning"] == [] and found["speed"]["kind"] == profile["verdict"]["kind"]
