@@ -469,3 +469,18 @@ def test_the_probes_rows_are_a_sample_of_the_lives():
     assert probe.MOST_ROWS <= sum(taken) < probe.MOST_ROWS + 4000
     assert set(taken) <= set(lengths)
     assert probe._sample((10**7,)) == [probe.MOST_ROWS]
+
+
+@pytest.mark.parametrize(
+    ("typed", "kept"),
+    [
+        ([], "train"),
+        (["plan", "train", "gru", "--on", "a10", "--json"], "train gru"),
+        (["plan", "train", "gru", "--target", "rank", "--target=h100", "-q"], "train gru --target rank"),
+    ],
+)
+def test_the_next_command_is_the_planned_one_without_a_plans_own_words(typed, kept, monkeypatch):
+    from barcast.cli.plan import _training_command
+
+    monkeypatch.setattr("sys.argv", ["barcast", *typed])
+    assert _training_command() == f"barcast {kept}"

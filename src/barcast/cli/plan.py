@@ -175,7 +175,7 @@ def _training_command() -> str:
 
     words = sys.argv[1:]
     kept, skip = [], False
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip(words, [*words, ""][1:], strict=True):
         name, _, joined = word.partition("=")
         if skip or word in ("plan", "--json", "--quiet", "-q"):
             skip = False
