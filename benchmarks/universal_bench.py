@@ -50,8 +50,8 @@ def bare(model: str) -> dict:
     from barcast.core.progress import Progress
     from barcast.core.runs import RunFolder
     from barcast.models.network import masked_mse
+    from barcast.training import step
     from barcast.training.networks import TrainingData
-    from barcast.training.step import Stepper
     from barcast.training.threads import choose_threads
     from barcast.windows.index import cut_stretches
 
@@ -59,26 +59,26 @@ def bare(model: str) -> dict:
     options, lives = config.train, dataset.market.bars.lives
     data = TrainingData(resident, lives, teach, stop)
     with tempfile.TemporaryDirectory() as folder:
-        stepper = Stepper(network, data, options, masked_mse, RunFolder(Path(folder)), Progress(False))
+        stepper = step.Stepper(network, data, options, masked_mse, RunFolder(Path(folder)), Progress(False))
         stretches = cut_stretches(lives, teach, options.stretch_length)
         size = options.batch_size // options.stretch_length
         batches = [stretches.take(slice(i * size, (i + 1) * size)) for i in range(NUM_BATCHES)]
         stepper.compute_with(choose_threads(lambda threads: stepper.try_out(batches[0], threads)))
         gathered: dict = {}
-        plain = stepper.gather
+        plain = step.gather
 
-        def ready(which):
+        def ready(which, *how):
             key = (int(which.first[0]), len(which))
             if key not in gathered:
-                gathered[key] = plain(which)
+                gathered[key] = plain(which, *how)
             return gathered[key]
 
-        stepper.gather = ready
-        labels = sum(stepper.step(batch, step, 0.5)[0] for step, batch in enumerate(batches))
+        step.gather = ready
+        labels = sum(stepper.step(batch, number, 0.5)[0] for number, batch in enumerate(batches))
         begin = time.perf_counter()
         for repeat in range(ROUNDS):
-            for step, batch in enumerate(batches):
-                stepper.step(batch, NUM_BATCHES * repeat + step, 0.5)
+            for number, batch in enumerate(batches):
+                stepper.step(batch, NUM_BATCHES * repeat + number, 0.5)
         seconds = time.perf_counter() - begin
         stepper.close()
     return {"labels_per_second": ROUNDS * labels / seconds}
