@@ -16,7 +16,7 @@ from barcast.core.runs import list_runs, open_run
 from barcast.core.workspace import Workspace
 from barcast.pipeline import predict as room
 from barcast.pipeline.compare import compare_runs, market_of
-from barcast.pipeline.naive import naive_tables
+from barcast.pipeline.naive import NaiveTables
 from barcast.pipeline.predict import newest_run
 from barcast.pipeline.report import report_data
 from barcast.pipeline.unfinished import run_status
@@ -156,7 +156,7 @@ def test_naive_rows_of_other_labels_are_other_rows(spare):
     doubled = replace(market, labels=replace(market.labels, y=2 * market.labels.y))
     moved = replace(market, labels=replace(market.labels, tradable=~market.labels.tradable))
     before, after, flipped = (
-        pl.concat(naive_tables(space, one, "route", 5, room.Progress(False)))
+        pl.concat(NaiveTables(space, one, room.Progress(False)).of("route", 5))
         for one in (market, doubled, moved)
     )
     assert after["y"].drop_nulls().to_numpy() == pytest.approx(2 * before["y"].drop_nulls().to_numpy())
@@ -327,6 +327,31 @@ def test_a_comparison_is_shown_where_nothing_can_be_written(spare, capsys, monke
     out, err = capsys.readouterr()
     assert "Segment route" in out and (ridge(spare).path / "comparison.json").read_bytes() == before
     assert err.count("not kept, the cache of naive rows: no permission") == 1 and "comparison.json" in err
+
+
+def test_rules_that_cannot_be_kept_are_computed_once_all_the_same(spare, monkeypatch):
+    from barcast.core.errors import ResourceError
+    from barcast.pipeline import naive
+
+    def refuse(*_):
+        raise ResourceError("no permission while writing", "choose another --workspace")
+
+    computed, honest = [], naive.naive_rows
+    monkeypatch.setattr(naive, "write_predictions", refuse)
+    monkeypatch.setattr(naive, "naive_rows", lambda *all: computed.append(all[2]) or honest(*all))
+    for path in (spare / "cache" / "naive").glob("*.parquet"):
+        path.unlink()
+    space = Workspace(spare)
+    tables = NaiveTables(space, market_of(space, ridge(spare)), room.Progress(False))
+    for segment in ("route", "weigh", "route"):
+        assert {name for table in tables.of(segment, 5) for name in table["segment"]} == {segment}
+    assert len(computed) == len(set(computed)) == len(tables.rules)
+
+
+def test_a_comparison_without_predictions_names_what_makes_them_again(spare, capsys):
+    ridge(spare).predictions.unlink()
+    assert run("compare", ridge(spare).name, "-w", spare) == 5
+    assert "the predictions of `ridge-" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("what", ["weights", "predictions"])

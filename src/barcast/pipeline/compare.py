@@ -22,8 +22,9 @@ from barcast.evaluation.sealed import FILE_NAME, Openings, SealedTest, TestSeal
 from barcast.evaluation.settings import Settings
 from barcast.pipeline.dataset import resolve_features
 from barcast.pipeline.forecast import base_rows
+from barcast.pipeline.load import check_there
 from barcast.pipeline.market import Market, load_market
-from barcast.pipeline.naive import naive_tables, spared
+from barcast.pipeline.naive import NaiveTables, spared
 from barcast.pipeline.record import check_market, of_another_market
 from barcast.pipeline.settings import from_run, resolve
 from barcast.pipeline.train import train
@@ -83,12 +84,15 @@ def compare_runs(
     give_back()
     runs = list({run.name: run for run in runs}.values())
     _check_same_question(runs)
+    for run in runs:
+        check_there(run, run.predictions, "predictions")
     market = market or market_again(workspace, runs[0], progress)
     reference = _reference(workspace, runs, market, progress)
     everyone = list({run.name: run for run in [*runs, reference]}.values())
     openings, seen = _openings(workspace, market, runs, open_test)
+    naive = NaiveTables(workspace, market, progress)
     rows = tuple(
-        align(_table(workspace, market, everyone, name, horizon, progress), segment=name, horizon=horizon)
+        align(_table(naive, everyone, name, horizon), segment=name, horizon=horizon)
         for name in dict.fromkeys((*segments, *["test"] * seen))
         for horizon in market.labels.spec.horizons
     )
@@ -109,14 +113,11 @@ def compare_runs(
     return Compared(comparisons, rows, tuple(run.name for run in runs), openings)
 
 
-def _table(
-    workspace: Workspace, market: Market, runs: Sequence[RunFolder], segment: str, horizon: int,
-    progress: Progress,
-) -> pl.DataFrame:  # fmt: skip
+def _table(naive: NaiveTables, runs: Sequence[RunFolder], segment: str, horizon: int) -> pl.DataFrame:
     """Return what rules and runs say of one segment and horizon; all of them at once would not fit."""
     said = [read_predictions(run.predictions, segment=segment, horizon=horizon) for run in runs]
-    table = pl.concat([*naive_tables(workspace, market, segment, horizon, progress), *said])
-    return _with_outcomes(table, market) if segment == "test" else table
+    table = pl.concat([*naive.of(segment, horizon), *said])
+    return _with_outcomes(table, naive.market) if segment == "test" else table
 
 
 def _keep_scores(run: RunFolder, comparisons: Sequence[Comparison]) -> None:

@@ -17,7 +17,7 @@ from barcast.core.errors import ResourceError
 from barcast.core.predictions import read_predictions, write_predictions
 from barcast.core.progress import Progress
 from barcast.core.workspace import Workspace
-from barcast.models.registry import model_entries
+from barcast.models.registry import ModelEntry, model_entries
 from barcast.pipeline.forecast import base_rows, naive_rows
 from barcast.pipeline.market import Market
 from barcast.pipeline.train import SCORED
@@ -36,31 +36,42 @@ def spared(progress: Progress, what: str) -> Iterator[None]:
         progress.note(f"not kept, {what}: {found}")
 
 
-def naive_tables(
-    workspace: Workspace, market: Market, segment: str, horizon: int, progress: Progress
-) -> list[pl.DataFrame]:
-    """Return every rule's rows of a segment and horizon.
+class NaiveTables:
+    """Every rule's rows about one data and label, segment by segment.
 
-    They come from the cache where the same code was asked before about this data and label. One rule at a
-    time is computed for all segments and put there.
+    They come from the cache where the same code was asked before. One rule at a time is computed for all
+    segments and put there; what cannot be put there stays in memory, so that no rule is computed twice.
     """
-    rules = [entry for entry in model_entries() if entry.kind == "naive"]
-    modules = {entry.build.__module__ for entry in rules} | {base_rows.__module__}
-    code = [Path(sys.modules[name].__file__ or "").read_text(encoding="utf-8") for name in sorted(modules)]
-    asked = digest([market.data_key, _labels_digest(market), market.config.target == "quantiles", code])
-    folder, found, writable = workspace.cache / "naive", [], True
-    for rule in rules:
-        path = folder / f"{asked}-{rule.name}.parquet"
+
+    def __init__(self, workspace: Workspace, market: Market, progress: Progress) -> None:
+        self.market, self.progress, self.folder = market, progress, workspace.cache / "naive"
+        self.rules = [entry for entry in model_entries() if entry.kind == "naive"]
+        modules = {entry.build.__module__ for entry in self.rules} | {base_rows.__module__}
+        code = [
+            Path(sys.modules[name].__file__ or "").read_text(encoding="utf-8") for name in sorted(modules)
+        ]
+        with_quantiles = market.config.target == "quantiles"
+        self.asked = digest([market.data_key, _labels_digest(market), with_quantiles, code])
+        self.unkept: dict[str, pl.DataFrame] = {}
+
+    def of(self, segment: str, horizon: int) -> list[pl.DataFrame]:
+        """Return the rows of a segment and horizon, one table a rule."""
+        return [self._of_rule(rule, segment, horizon) for rule in self.rules]
+
+    def _of_rule(self, rule: ModelEntry, segment: str, horizon: int) -> pl.DataFrame:
+        path = self.folder / f"{self.asked}-{rule.name}.parquet"
         if path.is_file():
             touch(path)
-            found.append(read_predictions(path, segment=segment, horizon=horizon))
-            continue
-        if not found:
-            progress.note("naive rows")
-        table = naive_rows(market, np.flatnonzero(market.rows_of(*SCORED)), rule.name, rule.build)
-        writable = writable and _keep(path, table, progress)
-        found.append(table.filter(pl.col("segment") == segment, pl.col("horizon") == horizon))
-    return found
+            return read_predictions(path, segment=segment, horizon=horizon)
+        table = self.unkept.get(rule.name)
+        if table is None:
+            if rule is self.rules[0]:
+                self.progress.note("naive rows")
+            rows = np.flatnonzero(self.market.rows_of(*SCORED))
+            table = naive_rows(self.market, rows, rule.name, rule.build)
+            if self.unkept or not _keep(path, table, self.progress):
+                self.unkept[rule.name] = table
+        return table.filter(pl.col("segment") == segment, pl.col("horizon") == horizon)
 
 
 def _keep(path: Path, table: pl.DataFrame, progress: Progress) -> bool:
