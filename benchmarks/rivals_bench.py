@@ -189,8 +189,8 @@ def table(found: dict, given: argparse.Namespace) -> list[str]:
     base = found["ours"]
     lines = [
         f"LSTM 64 x 2, cn_a_share, windows of 60, 49 inputs, rank of the five-session return, {machine()}; goal: "
-        f"98 % of the lower best of the row and of ours; each rival at most {given.cap:g} s after tuning", "",
-        "| side | labels a second | ours is faster by | best `stop` RankIC seen | goal | seconds to the goal "
+        f"98 % of the lower best of the row and of ours, held for two looks; each rival at most {given.cap:g} s after tuning", "",
+        "| side | labels a second | ours is faster by | best `stop` RankIC of two looks in a row | goal | seconds to the goal "
         "| ours to the same |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]  # fmt: skip
@@ -204,14 +204,20 @@ def table(found: dict, given: argparse.Namespace) -> list[str]:
     return [*lines, "", *notes(found)]
 
 
+def held(values: dict) -> list[tuple[float, float]]:
+    """Return the seconds of each look but the last with the score that it and the next one both reach."""
+    looks = values["curve"]
+    return [(one[0], min(one[1], after[1])) for one, after in itertools.pairwise(looks)] or looks
+
+
 def best_of(values: dict) -> float:
-    """Return the highest score seen."""
-    return max(score for _, score in values["curve"])
+    """Return the highest score that two looks in a row reach: a single one may be lucky."""
+    return max(score for _, score in held(values))
 
 
 def seconds_to(values: dict, goal: float) -> str:
-    """Return the training seconds to the first look at or above the goal."""
-    return next((f"{seconds:.1f}" for seconds, score in values["curve"] if score >= goal), "not reached")
+    """Return the training seconds to the first of two looks in a row at or above the goal."""
+    return next((f"{seconds:.1f}" for seconds, score in held(values) if score >= goal), "not reached")
 
 
 def notes(found: dict) -> list[str]:

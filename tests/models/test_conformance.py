@@ -228,7 +228,7 @@ class TestUniversal:
     @pytest.mark.parametrize("width", [0, 8])
     def test_parameters_by_formula(self, entry, layers, width):
         config = entry.config(num_layers=layers, stock_embedding_dim=width)
-        embedding = (SIZES.num_symbols + 1) * width
+        embedding = (SIZES.num_symbols + 1) * width + width  # a row each, and what all of them begin at
         network = entry.build(config, SIZES)
         counted = sum(parameter.numel() for parameter in network.parameters())
         assert FORMULAS[entry.name](config, SIZES) + embedding == counted

@@ -1,7 +1,9 @@
-"""Who a symbol is, for networks that serve all of them: an embedding whose row 0 means "unknown".
+"""Who a symbol is, for networks that serve all of them: one vector for "unknown", and how each symbol differs.
 
-Rows are replaced by "unknown" at random while training (id-dropout): that is what trains row 0 and lets a
-symbol that nobody has seen be predicted. Attributes that are fixed for a symbol (industry, board, exchange)
+The embedding of a symbol is "unknown" plus a row of its own, so that every label teaches what all symbols
+share, and weight decay pulls a symbol of which little is known towards it; row 0 is zero for good. Rows are
+replaced by row 0 at random while training (id-dropout): that lets a symbol that nobody has seen be predicted
+as well as a model without identity would. Attributes that are fixed for a symbol (industry, board, exchange)
 may have small embeddings beside it: a symbol that nobody has seen has a known industry all the same, so each
 is hidden on its own. Letters: B batch, T steps, F inputs, E embedding, A attributes.
 """
@@ -16,7 +18,7 @@ from torch import Tensor, nn
 from barcast.models.draws import generator_for
 from barcast.models.network import Sizes
 
-#: Standard deviation of a fresh embedding: small, so that a fresh model treats symbols alike.
+#: Standard deviation of a fresh row: small, so that a fresh model treats symbols alike.
 INITIAL_STD = 0.01
 #: Names of the embedding tables among a network's weights: the symbols' one, and the attributes' by number.
 OWN_TABLE, ATTRIBUTE_TABLES = "identity.embedding.weight", "identity.attribute_embeddings"
@@ -62,10 +64,11 @@ class SymbolIdentity(nn.Module):
         self.attribute_embeddings = nn.ModuleList(
             _embedding(num_values, ATTRIBUTE_WIDTH) for num_values in sizes.attributes
         )
+        self.unknown = nn.Parameter(INITIAL_STD * torch.randn(self.width)) if self.width else None
 
     def forward(self, inputs: Tensor, symbol: Tensor) -> Tensor:
         """Map inputs (B, T, F) and symbol (B,), or with attributes (B, 1 + A), to (B, T, F + width)."""
-        if not self.width:
+        if self.unknown is None:
             return inputs
         codes = symbol if symbol.ndim == 2 else symbol[:, None]
         if self.training and self.id_dropout:
@@ -74,11 +77,13 @@ class SymbolIdentity(nn.Module):
             codes = codes.masked_fill(hidden, 0)
         tables = [self.embedding, *self.attribute_embeddings]
         found = [table(codes[:, column]) for column, table in enumerate(tables) if table is not None]
-        identity = torch.cat(found, dim=-1)[:, None].expand(-1, inputs.shape[1], -1)
+        identity = (self.unknown + torch.cat(found, dim=-1))[:, None].expand(-1, inputs.shape[1], -1)
         return torch.cat([inputs, identity], dim=-1)
 
 
 def _embedding(num_known: int, width: int) -> nn.Embedding:
-    table = nn.Embedding(num_known + 1, width)
+    table = nn.Embedding(num_known + 1, width, padding_idx=0)
     nn.init.normal_(table.weight, std=INITIAL_STD)
+    with torch.no_grad():
+        table.weight[0].zero_()
     return table

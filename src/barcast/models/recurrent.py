@@ -31,7 +31,7 @@ class RecurrentConfig:
     """Width E of the symbol embedding; 0 removes identity from the model."""
     dropout: float = 0.1
     """Between layers and before the head."""
-    id_dropout: float = 0.1
+    id_dropout: float = 0.6
     """Probability that a training sample is shown as "unknown"."""
     static: tuple[str, ...] = ()
     """Fixed attributes (industry, board, exchange) with embeddings of their own beside the symbol's."""

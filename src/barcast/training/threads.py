@@ -17,27 +17,44 @@ import torch
 T = TypeVar("T")
 R = TypeVar("R")
 
-#: A candidate is given up when its first step is this many times slower than the best so far.
-HOPELESS = 1.5
+#: Rounds over the candidates, and the seconds after which no further round begins.
+NUM_ROUNDS, ENOUGH_SECONDS = 4, 10.0
+#: More threads are taken unless fewer are this much faster: a busy moment passes, and a run keeps its choice.
+CLEARLY = 1.1
 
 
-def choose_threads(step: Callable[[int], None]) -> int:
-    """Time ``step`` with one thread, half of torch's threads and all; return the fastest number.
+def choose_threads(step: Callable[[int], None], clock: Callable[[], float] = time.perf_counter) -> int:
+    """Time ``step`` with one thread, half of torch's threads and all; return the number to compute with.
+
+    Candidates take turns, so that a moment at which the machine is busy strikes them alike; each is judged by
+    its fastest step.
 
     Parameters
     ----------
     step : callable
         A whole forward and backward pass of a batch by so many threads, which leaves no trace.
+    clock : callable
+        What tells the seconds.
     """
     all_threads = torch.get_num_threads()
-    best, best_seconds = 1, float("inf")
-    for threads in sorted({1, max(all_threads // 2, 1), all_threads}) if all_threads > 1 else ():
+    candidates = sorted({1, max(all_threads // 2, 1), all_threads}, reverse=True)
+    if len(candidates) == 1:
+        return 1
+    fastest = dict.fromkeys(candidates, float("inf"))
+    for threads in candidates:
         step(threads)  # the first one makes buffers
-        seconds = _seconds(step, threads)
-        if seconds < HOPELESS * best_seconds:
-            seconds = min(seconds, _seconds(step, threads), _seconds(step, threads))
-        if seconds < best_seconds:
-            best, best_seconds = threads, seconds
+    began = clock()
+    for _ in range(NUM_ROUNDS):
+        for threads in candidates:
+            started = clock()
+            step(threads)
+            fastest[threads] = min(fastest[threads], clock() - started)
+        if clock() - began > ENOUGH_SECONDS:
+            break
+    best = candidates[0]
+    for threads in candidates[1:]:
+        if fastest[best] > CLEARLY * fastest[threads]:
+            best = threads
     return best
 
 
@@ -81,9 +98,3 @@ def one_thread_each(
         yield from workers.map(function, items)
     finally:
         workers.close()
-
-
-def _seconds(step: Callable[[int], None], threads: int) -> float:
-    started = time.perf_counter()
-    step(threads)
-    return time.perf_counter() - started

@@ -31,7 +31,7 @@ _NETWORK: dict[str, Any] = {
     "num_layers": [1, 2, 3],
     "stock_embedding_dim": [0, 4, 8, 16],
     "dropout": {"low": 0.0, "high": 0.4},
-    "id_dropout": {"low": 0.0, "high": 0.3},
+    "id_dropout": {"low": 0.1, "high": 0.8},
 }
 #: What varies where the user names no space; networks without a row of their own share one.
 _DEFAULTS: dict[str, dict[str, Any]] = {
