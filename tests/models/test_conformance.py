@@ -233,12 +233,24 @@ class TestUniversal:
         counted = sum(parameter.numel() for parameter in network.parameters())
         assert FORMULAS[entry.name](config, SIZES) + embedding == counted
 
-    def test_id_dropout_trains_the_unknown_symbol(self, entry):
+    def test_id_dropout_hides_symbols_while_training(self, entry):
         torch.manual_seed(0)
-        network = entry.build(entry.config(id_dropout=0.5), SIZES).train()
+        network = entry.build(entry.config(id_dropout=0.5, dropout=0.0), SIZES).train()
+        torch.nn.init.normal_(network.identity.embedding.weight)
+        inputs, _ = batch()
+        first = inputs[:1].expand(64, -1, -1)
+        out = network(first, torch.full((64,), 3), 1)
+        assert len(torch.unique(out.detach().round(decimals=4), dim=0)) == 2  # itself, or unknown
+
+    def test_every_symbol_teaches_unknown_and_unknown_teaches_no_row(self, entry):
+        network = entry.build(entry.config(id_dropout=0.0), SIZES).train()
         inputs, symbol = batch()
-        network(inputs, symbol.clamp(min=1), 1).sum().backward()
-        assert network.identity.embedding.weight.grad[0].abs().sum() > 0
+        for who, moves in ((symbol.clamp(min=1), True), (torch.zeros_like(symbol), False)):
+            network.zero_grad(set_to_none=False)
+            network(inputs, who, 1).square().sum().backward()
+            table = network.identity.embedding.weight.grad
+            assert network.identity.unknown.grad.abs().sum() > 0
+            assert bool(table[1:].abs().sum() > 0) == moves and not table[0].any()
 
     def test_without_embedding_identity_does_not_matter(self, entry):
         network = entry.build(entry.config(stock_embedding_dim=0), SIZES).eval()

@@ -45,11 +45,11 @@ class TestEveryNetwork:
         other[:, 0] = 5
         assert torch.equal(network(inputs, codes, 1), network(inputs, other, 1))
 
-    def test_without_attributes_weights_and_their_names_are_as_ever(self, entry):
+    def test_without_attributes_there_are_weights_of_symbols_only(self, entry):
         torch.manual_seed(0)
         network = entry.build(entry.config(), PLAIN)
         names = {name for name in network.state_dict() if name.startswith("identity")}
-        assert names == {"identity.embedding.weight"}
+        assert names == {"identity.embedding.weight", "identity.unknown"}
         inputs, symbol = batch(1)
         assert network(inputs, symbol, 1).shape == (6, 1, 2)
 

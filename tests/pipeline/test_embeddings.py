@@ -323,7 +323,7 @@ def test_cold_start_on_a_small_made_up_market(tmp_path, monkeypatch):
     import coldstart_bench as bench
 
     monkeypatch.setattr(bench, "COMMON", 0.8)
-    told = "with identity and industry, id_dropout 0.5"
+    told = "with identity and industry"
     monkeypatch.setattr(
         bench, "MODELS", {name: bench.MODELS[name] | {"lr": 0.01} for name in (bench.WITHOUT, told)}
     )

@@ -16,7 +16,7 @@ from barcast.core.config import from_plain, load_toml, nearest, read_values, to_
 from barcast.core.errors import UsageError
 from barcast.core.workspace import Workspace
 from barcast.tracking.config import track_settings
-from barcast.training.config import LATER_OPTIONS, TrainConfig
+from barcast.training.config import LATER_OPTIONS, TrainConfig, lr_for
 
 if TYPE_CHECKING:
     from barcast.core.progress import Progress
@@ -210,10 +210,11 @@ def resolve(
         merged[owner].update(read_values(kinds[owner], {name: value}, owner) if owner else {name: value})
     seed = _whole(merged[""].get("seed", 0), "seed")
     train = None
+    options = entry.config(**merged[model])
     if entry.kind == "network":
-        train = TrainConfig(**merged["train"], seed=seed)
+        train = TrainConfig(**{"lr": lr_for(options.hidden_size), **merged["train"]}, seed=seed)
         check_device(train.device)
-    return RunConfig(model, seed, DataConfig(**merged["data"]), entry.config(**merged[model]), train, tuned)
+    return RunConfig(model, seed, DataConfig(**merged["data"]), options, train, tuned)
 
 
 def _tuned(told: Mapping[str, Any], model: str, file: Path | None) -> Tuned | None:

@@ -9,6 +9,9 @@ from barcast.core.errors import UsageError
 
 _DEFAULTS = "mend the flag, or the table [train] of the settings file; left out, the default is taken"
 
+#: Width up to which the default learning rate holds.
+REFERENCE_WIDTH = 64
+
 #: Options that change training inputs at random; 0 leaves them alone.
 AUGMENTATIONS = ("jitter", "time_warp", "feature_dropout")
 #: Options that change nothing at their defaults: runs of before there were any keep their names.
@@ -25,8 +28,8 @@ class TrainConfig:
     """Most epochs; early stopping usually ends sooner."""
     batch_size: int = 15360
     """Labels a step, whether they come as windows or as stretches."""
-    lr: float = 1e-3
-    """Highest learning rate, after warm-up."""
+    lr: float = 3e-3
+    """Highest learning rate, after warm-up; left out, a network wider than 64 gets less (`lr_for`)."""
     weight_decay: float = 1e-2
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     """AdamW, Adam (the decay is part of the gradient), or SGD with Nesterov momentum 0.9."""
@@ -81,3 +84,12 @@ class TrainConfig:
         for name, (fine, wanted) in fits.items():
             if not fine:
                 raise UsageError(f"`{name}` must be {wanted}, got {getattr(self, name)}", _DEFAULTS)
+
+
+def lr_for(width: int) -> float:
+    """Return the default learning rate of a network so wide: 3e-3 up to 64, beyond in inverse proportion.
+
+    Adam moves every weight by about the rate, so what a unit with more inputs adds up moves further (Yang et
+    al. 2022, Tensor Programs V). Two significant digits.
+    """
+    return float(f"{TrainConfig.lr * min(1.0, REFERENCE_WIDTH / width):.1e}")

@@ -1,0 +1,297 @@
+"""Do universal networks beat ridge and boosted trees? Three markets, five seeds, one contrast named beforehand.
+
+    python benchmarks/contest_bench.py                  # fit what is missing; tables of `route`
+    python benchmarks/contest_bench.py --open-test      # then, once: the contrast on `test`
+    python benchmarks/contest_bench.py --sizes          # presets of cn_a_share after one epoch each, on `route`
+
+Every model learns from every symbol's `fit` and stops on `stop`, and is judged by RankIC on the same rows: those
+of every third symbol. An ensemble is the mean of the outputs of its seeds. The contrast is the seed ensemble that
+`route` prefers against the better of ridge and LightGBM there, paired by session; `test` is read once, after
+`route` has chosen. Fits are kept under ``out/contest``, so a bench that was killed goes on; two of them run at a
+time, with one thread each.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from barcast.core.config import digest
+from barcast.evaluation.intervals import Bootstrap, interval, plan_blocks, resample
+from barcast.evaluation.metrics import rank_ic
+from common import OUT, SEGMENTS, log_trial, machine, workspace_for, write_result
+
+MARKETS = ("cn_a_share", "us_long", "us_market")
+NETWORKS, CONTROLS = ("lstm", "gru", "transformer"), ("ridge", "lightgbm")
+NUM_SEEDS, NUM_PROCESSES = 5, 2
+#: Every how manieth symbol is judged.
+EVERY = 3
+HORIZON, DELAY = 5, 1
+SCORED = ("route", "test")
+SIZED = (
+    ("lstm", None), ("lstm", "small"), ("lstm", "balanced"), ("lstm", "large"), ("transformer", None),
+    ("transformer", "small"), ("transformer", "balanced"), ("transformer", "large"), ("transformer", "xl"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Job:
+    """One fit: a model in one size, on one market, from one seed."""
+
+    market: str
+    model: str
+    seed: int = 0
+    size: str | None = None
+    epochs: int | None = None
+
+    @property
+    def flags(self) -> dict:
+        """Options of the run."""
+        own = {"size": self.size, "epochs": self.epochs, "seed": self.seed, "threads": 1}
+        asof = {"asof": "2025-08-22"} if self.market == "cn_a_share" else {}
+        return {"segments": SEGMENTS[self.market], "horizons": (HORIZON,), **asof, **own}
+
+
+def contest(market: str) -> list[Job]:
+    """Return what takes part in a market; the controls depend on no seed."""
+    seeded = [Job(market, model, seed) for seed in range(NUM_SEEDS) for model in (*NETWORKS, "mlp")]
+    return [*(Job(market, model) for model in CONTROLS), *seeded]
+
+
+def sizes() -> list[Job]:
+    """Return the presets, one epoch each."""
+    return [Job("cn_a_share", model, size=size, epochs=1) for model, size in SIZED]
+
+
+def path_of(job: Job) -> Path:
+    """Return where a fit's outputs are kept: its name, and a digest of everything that shapes it."""
+    from barcast.core.workspace import Workspace
+    from barcast.pipeline.settings import resolve
+
+    config = resolve(Workspace.find(workspace_for(job.market)), job.model, job.flags)
+    name = "-".join(str(part) for part in (job.model, job.size, job.seed) if part is not None)
+    return OUT / "contest" / job.market / f"{name}-{digest(config.identity())[:8]}.npz"
+
+
+class Fitter:
+    """Fits jobs of one market, which is read once."""
+
+    def __init__(self, market: str) -> None:
+        from barcast.core.memory import keep_freed_memory
+        from barcast.core.workspace import Workspace
+        from barcast.pipeline.market import load_market
+        from barcast.pipeline.settings import resolve
+
+        keep_freed_memory()
+        self.place = Workspace.find(workspace_for(market))
+        self.market = load_market(self.place, resolve(self.place, "ridge", Job(market, "ridge").flags).data)
+        self._datasets: dict = {}
+
+    def dataset(self, config, *, tabular: bool):
+        """Return the market's rows as models of a kind read them."""
+        from barcast.pipeline.dataset import build_dataset, resolve_features
+
+        if tabular not in self._datasets:
+            self._datasets.clear()
+            features = resolve_features(self.place, config.data.features)
+            self._datasets[tabular] = build_dataset(self.market, self.place, features, tabular=tabular)
+        return self._datasets[tabular]
+
+    def fit(self, job: Job, path: Path) -> None:
+        """Fit, and keep the outputs on the rows that are judged."""
+        from barcast.core.progress import Progress
+        from barcast.core.runs import RunFolder
+        from barcast.models.registry import model_entry
+        from barcast.pipeline.fit import fit_model
+        from barcast.pipeline.settings import resolve
+
+        config, entry = resolve(self.place, job.model, job.flags), model_entry(job.model)
+        dataset = self.dataset(config, tabular=entry.kind == "tabular")
+        rows = dataset.rows_to_score(*SCORED)
+        rows = rows[self.market.bars.symbol_of_row[rows] % EVERY == 0]
+        with tempfile.TemporaryDirectory() as folder:
+            run = RunFolder(Path(folder))
+            run.write("run.json", {"name": path.stem})
+            outcome = fit_model(entry, config, dataset, run, Progress(True))
+            scores = np.asarray(outcome.predict(rows))[:, 0].astype(np.float32)
+        segment = np.isin(rows, dataset.rows_to_score("test"))
+        part = path.with_suffix(".part.npz")
+        np.savez(
+            part, scores=scores, y=self.market.labels.y[rows, 0], session=self.market.bars.session[rows],
+            is_test=segment, facts=json.dumps(outcome.facts),
+        )  # fmt: skip
+        part.rename(path)
+
+
+def work(market: str, jobs: list[Job]) -> None:
+    """Fit what nobody has claimed yet."""
+    fitter = None
+    for job in jobs:
+        path = path_of(job)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.close(os.open(path.with_suffix(".claim"), os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            continue
+        if not path.is_file():
+            fitter = fitter or Fitter(market)
+            started = time.perf_counter()
+            fitter.fit(job, path)
+            print(f"{path.stem}: {time.perf_counter() - started:.0f} s", file=sys.stderr)
+
+
+def fit_all(which: str, markets: tuple[str, ...]) -> None:
+    """Fit every job of every market, with a few processes at a time."""
+    for market in markets:
+        for claim in (OUT / "contest" / market).glob("*.claim"):
+            claim.unlink()
+        environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, __file__, "--work", market, *(["--sizes"] if which == "sizes" else [])]
+        workers = [subprocess.Popen(command, env=environment) for _ in range(NUM_PROCESSES)]
+        codes = [worker.wait() for worker in workers]
+        if any(codes):
+            raise SystemExit("a worker failed, see above; run again to go on")
+
+
+class Judged:
+    """RankIC by session of everything that took part in a market, on one segment."""
+
+    def __init__(self, jobs: list[Job], *, test: bool) -> None:
+        self.series: dict[str, np.ndarray] = {}
+        self.facts: dict[str, list[dict]] = {}
+        outputs: dict[str, list[np.ndarray]] = {}
+        for job in jobs:
+            with np.load(path_of(job)) as file:
+                own = file["is_test"] == test
+                y, session = file["y"][own], file["session"][own]
+                name = job.model if job.size is None else f"{job.model} {job.size}"
+                outputs.setdefault(name, []).append(file["scores"][own].astype(np.float64))
+                self.facts.setdefault(name, []).append(json.loads(str(file["facts"])))
+        session = session - session.min()
+
+        def by_session(scores):
+            return rank_ic(y, scores, session, int(session.max()) + 1)
+
+        for name, members in outputs.items():
+            self.series[name] = np.mean([by_session(scores) for scores in members], axis=0)
+            if len(members) > 1:
+                self.series[ensemble_of(name)] = by_session(np.mean(members, axis=0))
+
+    def estimate(self, name: str, against: str = "") -> tuple[float, float, float]:
+        """Return mean RankIC, or the paired difference, with its 95 % interval by blocks of sessions."""
+        series = self.series[name] - (self.series[against] if against else 0.0)
+        known = np.isfinite(series)
+        blocks = plan_blocks(len(series), HORIZON, DELAY, Bootstrap())
+        draws = resample(np.column_stack([np.where(known, series, 0.0), known.astype(np.float64)]), blocks)
+        mean = float(series[known].mean())
+        return (mean, *interval(mean, draws[:, 0] / draws[:, 1], blocks))
+
+    def shown(self, name: str, against: str = "") -> str:
+        """Write an estimate for people."""
+        mean, low, high = self.estimate(name, against)
+        return f"{mean:.4f} [{low:.4f}, {high:.4f}]"
+
+    def best(self, names: list[str]) -> str:
+        """Return the name with the highest mean."""
+        return max(names, key=lambda name: float(np.nanmean(self.series[name])))
+
+
+def ensemble_of(model: str) -> str:
+    """Name the mean of a model's seeds."""
+    return f"{model}, {NUM_SEEDS} seeds together"
+
+
+def contrast_of(route: Judged) -> tuple[str, str]:
+    """Name the two that meet on `test`, by `route` alone."""
+    return route.best([ensemble_of(model) for model in NETWORKS]), route.best(list(CONTROLS))
+
+
+def contest_lines(market: str, *, open_test: bool) -> list[str]:
+    """Tabulate a market."""
+    jobs = contest(market)
+    route = Judged(jobs, test=False)
+    ours, control = contrast_of(route)
+    num_sessions = len(route.series[ours])
+    lines = [
+        f"## {market}", "",
+        f"`route`, {num_sessions} sessions; a seed's row is the mean over {NUM_SEEDS} seeds.", "",
+        f"| model | RankIC on `route` | less {control} |", "| --- | ---: | ---: |",
+    ]  # fmt: skip
+    for name in route.series:
+        paired = "" if name == control else route.shown(name, control)
+        lines.append(f"| {name} | {route.shown(name)} | {paired} |")
+        log_trial(
+            benchmark="contest", data=market, segment="route", model=name, value=route.estimate(name)[0]
+        )
+    lines += ["", f"The contrast, named by `route`: **{ours}** against **{control}**.", ""]
+    if open_test:
+        test = Judged(jobs, test=True)
+        mean, low, high = test.estimate(ours, control)
+        verdict = "above zero" if low > 0 else "below zero" if high < 0 else "neither above nor below zero"
+        lines += [
+            f"On `test`, {len(test.series[ours])} sessions, opened once: {ours} {test.shown(ours)}, {control} "
+            f"{test.shown(control)}, difference {test.shown(ours, control)}: {verdict}. A true difference below "
+            f"about {(high - low) / 2:.3f} could not have been told from none.", "",
+        ]  # fmt: skip
+        log_trial(
+            benchmark="contest", data=market, segment="test", model=f"{ours} less {control}", value=mean, low=low,
+            high=high,
+        )  # fmt: skip
+    return lines
+
+
+def size_lines() -> list[str]:
+    """Tabulate the presets."""
+    route = Judged(sizes(), test=False)
+    lines = [
+        f"Presets on cn_a_share, one epoch each, one seed; RankIC on `route` of every third symbol, {machine()}", "",
+        "| preset | parameters | RankIC on `route` | best `stop` | seconds of training, one thread |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]  # fmt: skip
+    for name, (facts,) in route.facts.items():
+        lines.append(
+            f"| {name} | {facts['num_parameters']:,} | {route.shown(name)} | {facts['best_score']:.4f} "
+            f"| {facts['seconds']:,.0f} |"
+        )
+        log_trial(benchmark="sizes", model=name, value=route.estimate(name)[0], **facts)
+    return lines
+
+
+def main() -> None:
+    """Fit what is missing and write the tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--markets", default=",".join(MARKETS))
+    parser.add_argument("--sizes", action="store_true", help="the presets instead")
+    parser.add_argument(
+        "--open-test", action="store_true", help="open `test`, once, when all else is decided"
+    )
+    parser.add_argument("--work", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.work:
+        work(given.work, sizes() if given.sizes else contest(given.work))
+        return
+    if given.sizes:
+        fit_all("sizes", ("cn_a_share",))
+        write_result("sizes", "\n".join(size_lines()) + "\n")
+        return
+    markets = tuple(given.markets.split(","))
+    fit_all("contest", markets)
+    head = [
+        f"Universal networks against ridge and LightGBM, defaults, rank of the {HORIZON}-session return, {machine()}. "
+        f"95 % intervals by blocks of sessions; differences are paired by session.", "",
+    ]  # fmt: skip
+    lines = [line for market in markets for line in contest_lines(market, open_test=given.open_test)]
+    write_result("contest", "\n".join([*head, *lines]))
+
+
+if __name__ == "__main__":
+    main()
