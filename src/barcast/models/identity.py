@@ -1,4 +1,4 @@
-"""Who a symbol is, for networks that serve all of them: one vector for "unknown", and how each symbol differs.
+"""Who a symbol is, for networks that serve all: a vector for "unknown", and how each symbol differs from it.
 
 The embedding of a symbol is "unknown" plus a row of its own, so that every label teaches what all symbols
 share, and weight decay pulls a symbol of which little is known towards it; row 0 is zero for good. Rows are
