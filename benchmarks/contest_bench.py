@@ -54,7 +54,8 @@ class Job:
     @property
     def flags(self) -> dict:
         """Options of the run."""
-        own = {"size": self.size, "epochs": self.epochs, "seed": self.seed, "threads": 1}
+        threads = None if self.model in CONTROLS else 1
+        own = {"size": self.size, "epochs": self.epochs, "seed": self.seed, "threads": threads}
         asof = {"asof": "2025-08-22"} if self.market == "cn_a_share" else {}
         return {"segments": SEGMENTS[self.market], "horizons": (HORIZON,), **asof, **own}
 
