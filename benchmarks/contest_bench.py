@@ -2,7 +2,8 @@
 
     python benchmarks/contest_bench.py                  # fit what is missing; tables of `route`
     python benchmarks/contest_bench.py --open-test      # then, once: the contrast on `test`
-    python benchmarks/contest_bench.py --sizes          # presets of cn_a_share after one epoch each, on `route`
+    python benchmarks/contest_bench.py --sizes          # presets of cn_a_share after one epoch each, on `route`;
+                                                        # draws docs/images/sizes.png with matplotlib
 
 Every model learns from every symbol's `fit` and stops on `stop`, and is judged by RankIC on the same rows: those
 of every third symbol. An ensemble is the mean of the outputs of its seeds. The contrast is the seed ensemble that
@@ -265,6 +266,35 @@ def size_lines() -> list[str]:
     return lines
 
 
+def draw_sizes(path: Path, words: tuple[str, str, str]) -> None:
+    """Draw RankIC on `route` with its interval against the number of parameters, a line a model."""
+    import matplotlib.pyplot as plt
+
+    plt.rcParams["font.sans-serif"] = ["Noto Sans CJK SC", "DejaVu Sans"]
+    route, across, up, title = Judged(sizes(), test=False), *words
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    for model, colour in (("lstm", "#1f6feb"), ("transformer", "#d1580f")):
+        names = [name for name in route.facts if name.split()[0] == model]
+        numbers = [route.facts[name][0]["num_parameters"] for name in names]
+        means, lows, highs = zip(*(route.estimate(name) for name in names), strict=True)
+        errors = [np.subtract(means, lows), np.subtract(highs, means)]
+        axes.errorbar(numbers, means, errors, color=colour, marker="o", capsize=3, label=model)
+    axes.axhline(0, color="#888", linewidth=0.8)
+    axes.set(xscale="log", xlabel=across, ylabel=up, title=title)
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+#: Words of the picture: across, up, title.
+PICTURES = {
+    "sizes.png": ("parameters", "RankIC on route, 95 % interval", "Presets on A-shares, one epoch each"),
+    "sizes.zh-CN.png": ("参数个数", "route 上的 RankIC，95 % 区间", "A 股上的各档预设，各训练一轮"),
+}
+
+
 def main() -> None:
     """Fit what is missing and write the tables."""
     parser = argparse.ArgumentParser(
@@ -283,6 +313,8 @@ def main() -> None:
     if given.sizes:
         fit_all("sizes", ("cn_a_share",))
         write_result("sizes", "\n".join(size_lines()) + "\n")
+        for name, words in PICTURES.items():
+            draw_sizes(Path(__file__).parents[1] / "docs" / "images" / name, words)
         return
     markets = tuple(given.markets.split(","))
     fit_all("contest", markets)
