@@ -6,10 +6,11 @@
                                                         # draws docs/images/sizes.png with matplotlib
 
 Every model learns from every symbol's `fit` and stops on `stop`, and is judged by RankIC on the same rows: those
-of every third symbol. An ensemble is the mean of the outputs of its seeds. The contrast is the seed ensemble that
-`route` prefers against the better of ridge and LightGBM there, paired by session; `test` is read once, after
-`route` has chosen. Fits are kept under ``out/contest``, so a bench that was killed goes on; two of them run at a
-time, with one thread each.
+of every third symbol. An ensemble is the mean of the outputs of its seeds, of LightGBM too. The contrast is the
+network ensemble that `route` prefers against the better of ridge and the LightGBM ensemble there, paired by
+session; outcomes of `test` are looked up once, after `route` has chosen, and a second time is refused. Fits are
+kept under ``out/contest`` by their config (remove them after a change of code), so a bench that was killed goes
+on; two of them run at a time, with one thread each.
 """
 
 import argparse
@@ -27,10 +28,10 @@ import numpy as np
 from barcast.core.config import digest
 from barcast.evaluation.intervals import Bootstrap, interval, plan_blocks, resample
 from barcast.evaluation.metrics import rank_ic
-from common import OUT, SEGMENTS, log_trial, machine, workspace_for, write_result
+from common import OUT, RESULTS, SEGMENTS, log_trial, machine, workspace_for, write_result
 
 MARKETS = ("cn_a_share", "us_long", "us_market")
-NETWORKS, CONTROLS = ("lstm", "gru", "transformer"), ("ridge", "lightgbm")
+NETWORKS, TABULAR = ("lstm", "gru", "transformer"), ("ridge", "lightgbm")
 NUM_SEEDS, NUM_PROCESSES = 5, 2
 #: Every how manieth symbol is judged.
 EVERY = 3
@@ -55,16 +56,19 @@ class Job:
     @property
     def flags(self) -> dict:
         """Options of the run."""
-        threads = None if self.model in CONTROLS else 1
+        threads = None if self.model in TABULAR else 1
         own = {"size": self.size, "epochs": self.epochs, "seed": self.seed, "threads": threads}
         asof = {"asof": "2025-08-22"} if self.market == "cn_a_share" else {}
         return {"segments": SEGMENTS[self.market], "horizons": (HORIZON,), **asof, **own}
 
 
 def contest(market: str) -> list[Job]:
-    """Return what takes part in a market; the controls depend on no seed."""
-    seeded = [Job(market, model, seed) for seed in range(NUM_SEEDS) for model in (*NETWORKS, "mlp")]
-    return [*(Job(market, model) for model in CONTROLS), *seeded]
+    """Return what takes part in a market; ridge depends on no seed."""
+    seeded = ("lightgbm", *NETWORKS, "mlp")
+    return [
+        Job(market, "ridge"),
+        *(Job(market, model, seed) for seed in range(NUM_SEEDS) for model in seeded),
+    ]
 
 
 def sizes() -> list[Job]:
@@ -73,7 +77,7 @@ def sizes() -> list[Job]:
 
 
 def path_of(job: Job) -> Path:
-    """Return where a fit's outputs are kept: its name, and a digest of everything that shapes it."""
+    """Return where a fit's outputs are kept: its name, and a digest of its config."""
     from barcast.core.workspace import Workspace
     from barcast.pipeline.settings import resolve
 
@@ -82,18 +86,33 @@ def path_of(job: Job) -> Path:
     return OUT / "contest" / job.market / f"{name}-{digest(config.identity())[:8]}.npz"
 
 
+def load(name: str):
+    """Return the labelled rows of a market."""
+    from barcast.core.workspace import Workspace
+    from barcast.pipeline.market import load_market
+    from barcast.pipeline.settings import resolve
+
+    place = Workspace.find(workspace_for(name))
+    return load_market(place, resolve(place, "ridge", Job(name, "ridge").flags).data)
+
+
+def judged_rows(market):
+    """Return the rows of `route` and `test` that every fit is judged by, in order."""
+    from barcast.pipeline.dataset import enough_history
+
+    rows = np.flatnonzero(market.rows_of(*SCORED) & enough_history(market))
+    return rows[market.bars.symbol_of_row[rows] % EVERY == 0]
+
+
 class Fitter:
     """Fits jobs of one market, which is read once."""
 
     def __init__(self, market: str) -> None:
         from barcast.core.memory import keep_freed_memory
         from barcast.core.workspace import Workspace
-        from barcast.pipeline.market import load_market
-        from barcast.pipeline.settings import resolve
 
         keep_freed_memory()
-        self.place = Workspace.find(workspace_for(market))
-        self.market = load_market(self.place, resolve(self.place, "ridge", Job(market, "ridge").flags).data)
+        self.place, self.market = Workspace.find(workspace_for(market)), load(market)
         self._datasets: dict = {}
 
     def dataset(self, config, *, tabular: bool):
@@ -116,30 +135,25 @@ class Fitter:
 
         config, entry = resolve(self.place, job.model, job.flags), model_entry(job.model)
         dataset = self.dataset(config, tabular=entry.kind == "tabular")
-        rows = dataset.rows_to_score(*SCORED)
-        rows = rows[self.market.bars.symbol_of_row[rows] % EVERY == 0]
+        rows = judged_rows(self.market)
         with tempfile.TemporaryDirectory() as folder:
             run = RunFolder(Path(folder))
             run.write("run.json", {"name": path.stem})
             outcome = fit_model(entry, config, dataset, run, Progress(True))
             scores = np.asarray(outcome.predict(rows))[:, 0].astype(np.float32)
-        segment = np.isin(rows, dataset.rows_to_score("test"))
-        part = path.with_suffix(".part.npz")
-        np.savez(
-            part, scores=scores, y=self.market.labels.y[rows, 0], session=self.market.bars.session[rows],
-            is_test=segment, facts=json.dumps(outcome.facts),
-        )  # fmt: skip
+        part = path.with_suffix(f".{os.getpid()}.npz")
+        np.savez(part, scores=scores, facts=json.dumps(outcome.facts))
         part.rename(path)
 
 
-def work(market: str, jobs: list[Job]) -> None:
-    """Fit what nobody has claimed yet."""
+def work(market: str, jobs: list[Job], claims: Path) -> None:
+    """Fit what nobody has claimed yet in the folder of this bench's claims."""
     fitter = None
     for job in jobs:
         path = path_of(job)
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            os.close(os.open(path.with_suffix(".claim"), os.O_CREAT | os.O_EXCL))
+            os.close(os.open(claims / path.stem, os.O_CREAT | os.O_EXCL))
         except FileExistsError:
             continue
         if not path.is_file():
@@ -151,13 +165,13 @@ def work(market: str, jobs: list[Job]) -> None:
 
 def fit_all(which: str, markets: tuple[str, ...]) -> None:
     """Fit every job of every market, with a few processes at a time."""
+    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "OMP_NUM_THREADS": "1"}
     for market in markets:
-        for claim in (OUT / "contest" / market).glob("*.claim"):
-            claim.unlink()
-        environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, __file__, "--work", market, *(["--sizes"] if which == "sizes" else [])]
-        workers = [subprocess.Popen(command, env=environment) for _ in range(NUM_PROCESSES)]
-        codes = [worker.wait() for worker in workers]
+        with tempfile.TemporaryDirectory() as claims:
+            command = [sys.executable, __file__, "--work", market, "--claims", claims]
+            command += ["--sizes"] if which == "sizes" else []
+            workers = [subprocess.Popen(command, env=environment) for _ in range(NUM_PROCESSES)]
+            codes = [worker.wait() for worker in workers]
         if any(codes):
             raise SystemExit("a worker failed, see above; run again to go on")
 
@@ -165,14 +179,15 @@ def fit_all(which: str, markets: tuple[str, ...]) -> None:
 class Judged:
     """RankIC by session of everything that took part in a market, on one segment."""
 
-    def __init__(self, jobs: list[Job], *, test: bool) -> None:
+    def __init__(self, jobs: list[Job], market, *, test: bool) -> None:
         self.series: dict[str, np.ndarray] = {}
         self.facts: dict[str, list[dict]] = {}
         outputs: dict[str, list[np.ndarray]] = {}
+        rows = judged_rows(market)
+        own = np.isin(rows, np.flatnonzero(market.rows_of("test"))) == test
+        y, session = market.labels.y[rows[own], 0], market.bars.session[rows[own]]
         for job in jobs:
             with np.load(path_of(job)) as file:
-                own = file["is_test"] == test
-                y, session = file["y"][own], file["session"][own]
                 name = job.model if job.size is None else f"{job.model} {job.size}"
                 outputs.setdefault(name, []).append(file["scores"][own].astype(np.float64))
                 self.facts.setdefault(name, []).append(json.loads(str(file["facts"])))
@@ -212,13 +227,22 @@ def ensemble_of(model: str) -> str:
 
 def contrast_of(route: Judged) -> tuple[str, str]:
     """Name the two that meet on `test`, by `route` alone."""
-    return route.best([ensemble_of(model) for model in NETWORKS]), route.best(list(CONTROLS))
+    return route.best([ensemble_of(model) for model in NETWORKS]), route.best(
+        ["ridge", ensemble_of("lightgbm")]
+    )
+
+
+def openings(market: str) -> list[str]:
+    """Return which benchmarks have looked at `test` of a market, by the log of trials."""
+    lines = (RESULTS / "trials.jsonl").read_text(encoding="utf-8").splitlines()
+    opened = [json.loads(line) for line in lines]
+    return [one["benchmark"] for one in opened if one.get("segment") == "test" and one["data"] == market]
 
 
 def contest_lines(market: str, *, open_test: bool) -> list[str]:
     """Tabulate a market."""
-    jobs = contest(market)
-    route = Judged(jobs, test=False)
+    jobs, rows = contest(market), load(market)
+    route = Judged(jobs, rows, test=False)
     ours, control = contrast_of(route)
     num_sessions = len(route.series[ours])
     lines = [
@@ -234,11 +258,17 @@ def contest_lines(market: str, *, open_test: bool) -> list[str]:
         )
     lines += ["", f"The contrast, named by `route`: **{ours}** against **{control}**.", ""]
     if open_test:
-        test = Judged(jobs, test=True)
+        before = sorted(set(openings(market)))
+        if "contest" in before:
+            raise SystemExit(
+                f"`test` of {market} has been opened by this benchmark: its line is in trials.jsonl"
+            )
+        test = Judged(jobs, rows, test=True)
         mean, low, high = test.estimate(ours, control)
         verdict = "above zero" if low > 0 else "below zero" if high < 0 else "neither above nor below zero"
         lines += [
-            f"On `test`, {len(test.series[ours])} sessions, opened once: {ours} {test.shown(ours)}, {control} "
+            f"On `test`, {len(test.series[ours])} sessions, opened once by this benchmark "
+            f"({f'before it by {before[0]}' if before else 'never before'}): {ours} {test.shown(ours)}, {control} "
             f"{test.shown(control)}, difference {test.shown(ours, control)}: {verdict}. A true difference below "
             f"about {(high - low) / 2:.3f} could not have been told from none.", "",
         ]  # fmt: skip
@@ -249,9 +279,8 @@ def contest_lines(market: str, *, open_test: bool) -> list[str]:
     return lines
 
 
-def size_lines() -> list[str]:
+def size_lines(route: Judged) -> list[str]:
     """Tabulate the presets."""
-    route = Judged(sizes(), test=False)
     lines = [
         f"Presets on cn_a_share, one epoch each, one seed; RankIC on `route` of every third symbol, {machine()}", "",
         "| preset | parameters | RankIC on `route` | best `stop` | seconds of training, one thread |",
@@ -266,12 +295,12 @@ def size_lines() -> list[str]:
     return lines
 
 
-def draw_sizes(path: Path, words: tuple[str, str, str]) -> None:
+def draw_sizes(route: Judged, path: Path, words: tuple[str, str, str]) -> None:
     """Draw RankIC on `route` with its interval against the number of parameters, a line a model."""
     import matplotlib.pyplot as plt
 
     plt.rcParams["font.sans-serif"] = ["Noto Sans CJK SC", "DejaVu Sans"]
-    route, across, up, title = Judged(sizes(), test=False), *words
+    across, up, title = words
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     for model, colour in (("lstm", "#1f6feb"), ("transformer", "#d1580f")):
         names = [name for name in route.facts if name.split()[0] == model]
@@ -306,18 +335,20 @@ def main() -> None:
         "--open-test", action="store_true", help="open `test`, once, when all else is decided"
     )
     parser.add_argument("--work", help=argparse.SUPPRESS)
+    parser.add_argument("--claims", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.work:
-        work(given.work, sizes() if given.sizes else contest(given.work))
+        work(given.work, sizes() if given.sizes else contest(given.work), given.claims)
         return
     if given.sizes:
         fit_all("sizes", ("cn_a_share",))
-        write_result("sizes", "\n".join(size_lines()) + "\n")
+        route = Judged(sizes(), load("cn_a_share"), test=False)
+        write_result("sizes", "\n".join(size_lines(route)) + "\n")
         for name, words in PICTURES.items():
-            draw_sizes(Path(__file__).parents[1] / "docs" / "images" / name, words)
+            draw_sizes(route, Path(__file__).parents[1] / "docs" / "images" / name, words)
         return
-    markets = tuple(given.markets.split(","))
-    fit_all("contest", markets)
+    fit_all("contest", tuple(given.markets.split(",")))
+    markets = [name for name in MARKETS if all(path_of(job).is_file() for job in contest(name))]
     head = [
         f"Universal networks against ridge and LightGBM, defaults, rank of the {HORIZON}-session return, {machine()}. "
         f"95 % intervals by blocks of sessions; differences are paired by session.", "",

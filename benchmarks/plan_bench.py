@@ -145,7 +145,7 @@ def plan(case: Case, place: Path) -> dict:
 
 def trained(case: Case, place: Path, steps: int) -> dict:
     """Train for so many steps in a fresh process; return its peak and what its run wrote down."""
-    from barcast.core.memory import pss_bytes
+    from barcast.core.memory import tree_pss_bytes
 
     shutil.rmtree(place / "runs", ignore_errors=True)
     shutil.rmtree(place / "cache", ignore_errors=True)
@@ -154,7 +154,7 @@ def trained(case: Case, place: Path, steps: int) -> dict:
     peak = 0
     while process.poll() is None:
         try:
-            peak = max(peak, pss_bytes(process.pid))
+            peak = max(peak, tree_pss_bytes(process.pid))
         except OSError:
             break
         time.sleep(0.05)

@@ -61,12 +61,12 @@ def prepared(model="lstm"):
     return config, dataset, teach, stop, resident, network
 
 
-def judge_of(dataset, resident, network, look_back):
-    """Return a function that scores the network on plain windows of a fixed quarter of the symbols on `stop`."""
+def judge_of(dataset, resident, network, look_back, every=4):
+    """Return a function that scores the network on plain windows of every so manieth symbol on `stop`."""
     from barcast.training.predict import predict_windows
 
     rows = dataset.rows_to_score("stop")
-    rows = rows[dataset.market.bars.symbol_of_row[rows] % 4 == 0]
+    rows = rows[dataset.market.bars.symbol_of_row[rows] % every == 0]
     judge = dataset.stop_score()
     return lambda: judge(rows, predict_windows(network, resident, rows, look_back))
 

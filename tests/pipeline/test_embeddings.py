@@ -323,15 +323,14 @@ def test_cold_start_on_a_small_made_up_market(tmp_path, monkeypatch):
     import coldstart_bench as bench
 
     monkeypatch.setattr(bench, "COMMON", 0.8)
-    told = "with identity and industry"
+    default, told = "with identity", "with identity and industry"
     monkeypatch.setattr(
-        bench, "MODELS", {name: bench.MODELS[name] | {"lr": 0.01} for name in (bench.WITHOUT, told)}
+        bench, "MODELS", {name: bench.MODELS[name] | {"lr": 0.01} for name in (bench.WITHOUT, default, told)}
     )
     size = bench.Size(num_symbols=120, num_sessions=260, epochs=5)
     found = bench.run_folds(bench.make_market(tmp_path / "ws", size), size, 1)[True]
     base = found[bench.WITHOUT]
-    assert bench.retains(base, base, horizon=1, delay=1)
+    for name in (bench.WITHOUT, default, told):
+        assert bench.retains(found[name], base, horizon=1, delay=1), name
     assert not bench.retains(found[bench.CONSTANT], base, horizon=1, delay=1)
-    own = bench.skill(found[told], horizon=1, delay=1)
-    assert own.rank_ic.is_above_zero and own.r2.is_above_zero
     sys.modules.pop("coldstart_bench")

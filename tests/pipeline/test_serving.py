@@ -117,6 +117,24 @@ def test_the_advice_to_refit_does_what_it_says(spare, capsys, monkeypatch):
     assert hint(capsys.readouterr().err)[:3] == ["train", "--refit", name]
 
 
+def test_a_refit_as_of_a_day_before_the_last_border(spare, capsys):
+    """Borders by date that the calendar does not reach then are no borders of a refit."""
+    spans, days = ridge(spare).read("state.json")["segments"], sessions_of(spare)
+    borders = [spans[name][1] for name in ("fit", "stop", "weigh", "route")] + [str(days[-1])]
+    before = set(list_runs(Workspace(spare)))
+    assert run("train", "ridge", "-w", spare, "--segments", ",".join(borders), "--no-report", "--quiet") == 0
+    (evaluated,) = set(list_runs(Workspace(spare))) - before
+    early = str(days[-60])
+    assert (
+        run("train", "--refit", evaluated.name, "-w", spare, "--asof", early, "--quiet", "--no-report") == 0
+    )
+    capsys.readouterr()
+    assert run("predict", evaluated.name, "-w", spare, "--asof", early, "--json", "--quiet") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["parent"] == evaluated.name and found["asof"] == early
+    assert run("audit", found["run"], "-w", spare, "--quiet") == 0
+
+
 def test_a_refit_keeps_the_options_of_its_run_and_never_knows_less_than_it(spare, capsys):
     name = ridge(spare).name
     early = sessions_of(spare)[SESSIONS // 2]

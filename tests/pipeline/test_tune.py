@@ -24,8 +24,9 @@ from barcast.pipeline.market import load_market
 from barcast.pipeline.search import Search
 from barcast.pipeline.searched import check_search_knows_nothing_later
 from barcast.pipeline.settings import resolve
-from barcast.pipeline.trials import Bench, Worker
+from barcast.pipeline.trials import Bench, Worker, with_options
 from barcast.pipeline.tune import plan_search
+from barcast.training.config import lr_for
 from barcast.tuning.study import MAX_ATTEMPTS, open_study
 from tests.journey.test_journey import write_market
 
@@ -127,7 +128,7 @@ def test_a_value_is_refused_only_where_no_other_value_makes_sense_of_it(tmp_path
 def test_the_best_is_trained_by_one_command_and_remembers_the_number_of_trials(place, capsys):
     done = search(place, trials=3)
     assert done.best.score == max(r.score for r in done.trials)
-    assert done.trials[0].options == pytest.approx({"lr": 1e-3, "dropout": 0.1})  # where it starts
+    assert done.trials[0].options == pytest.approx({"lr": 3e-3, "dropout": 0.1})  # where it starts
     assert (
         _run(["train", "--tuned", done.name[:10], "-w", str(place), "--threads", "1", "--final", "-q"], False)
         == 0
@@ -228,6 +229,19 @@ def test_a_search_is_named_by_whoever_takes_its_best(place):
 
 
 # --- what is looked at -------------------------------------------------------------------------------------
+
+
+def test_a_rate_at_its_default_is_that_of_the_width(tmp_path):
+    def rate(flags, tables):
+        return with_options(resolve(Workspace(tmp_path), "lstm", flags), tables).train.lr
+
+    wide = {"lstm": {"hidden_size": 256}}
+    assert (
+        rate({}, wide) == lr_for(256) == resolve(Workspace(tmp_path), "lstm", {"hidden_size": 256}).train.lr
+    )
+    assert rate({"hidden_size": 256}, {"lstm": {"hidden_size": 32}}) == 3e-3
+    assert rate({"lr": 2e-3}, wide) == 2e-3
+    assert rate({}, {**wide, "train": {"lr": 5e-3}}) == 5e-3
 
 
 def test_only_stop_is_looked_at(place):

@@ -278,6 +278,31 @@ def test_a_kill_between_the_tracker_and_its_memory_repeats_no_step(name, run, re
     assert [step for step, _ in one.points["train_loss"]] == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("name", [case for case in EACH if case.values[0] != "swanlab"])
+def test_no_step_of_an_ensembles_networks_is_sent_twice(name, run, real):
+    """Their numbers bear the seed, and the tracker alone knows that the third evaluation has arrived."""
+
+    def of_member(total):
+        return {**line(1 + (total - 1) % 2), "member": (total - 1) // 2, "total_step": total}
+
+    first = attempt(run, real(name), [])
+    for total in (1, 2):
+        run.append_metrics(of_member(total))
+        first.line(of_member(total))
+    memory = (run.path / mirrors.MEMORY).read_text()
+    run.append_metrics(of_member(3))
+    first.line(of_member(3))
+    (run.path / mirrors.MEMORY).write_text(memory)
+    _leave(name, first)
+    mirror = attempt(run, real(name), [])
+    with mirror.closing():
+        mirror.follow(run, Progress(False)).append_metrics(of_member(4))
+    (one,) = stored(name, run.path.parents[1])
+    assert without_repeats(one.points)
+    assert [step for step, _ in one.points["seed-0/train_loss"]] == [1, 2]
+    assert [step for step, _ in one.points["seed-1/train_loss"]] == [3, 4]
+
+
 @pytest.mark.parametrize("name", EACH)
 @pytest.mark.parametrize(
     ("error", "status"), [(ValueError("it broke"), "failed"), (KeyboardInterrupt(), "interrupted")]

@@ -283,17 +283,20 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from tests.training.test_loop import CONFIG, fit, planted
-config = replace(CONFIG, epochs=30, checkpoint_seconds=0.0)
+config = replace(CONFIG, epochs=30, checkpoint_seconds=0.0, threads=int(sys.argv[2]))
 data, score = planted()
 fit(Path(sys.argv[1]), data, score, config)
 """
 
 
-def kill_and_resume(folder: Path, kills: int, seed: int) -> None:
-    """Start training in another process, kill it at random moments, let the last one finish."""
+def kill_and_resume(folder: Path, kills: int, seed: int, *, within: float = 0.5, threads: int = 1) -> None:
+    """Start training in another process, kill it at random moments, let the last one finish.
+
+    Each kill strikes within so many seconds of the first checkpoint that the process finds or writes.
+    """
     rng = np.random.default_rng(seed)
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    command = [sys.executable, "-c", CHILD, str(folder)]
+    command = [sys.executable, "-c", CHILD, str(folder), str(threads)]
     done = 0
     while done < kills:
         child = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
@@ -301,7 +304,7 @@ def kill_and_resume(folder: Path, kills: int, seed: int) -> None:
         while not (folder / "checkpoint.safetensors").exists() and child.poll() is None:
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        time.sleep(float(rng.uniform(0.0, 0.5)))
+        time.sleep(float(rng.uniform(0.0, within)))
         child.send_signal(signal.SIGKILL)
         child.wait()
         child.stderr.close()
@@ -359,16 +362,23 @@ def test_the_number_of_threads_is_measured_once_a_run(tmp_path, monkeypatch, kil
 
 @pytest.mark.soak
 def test_twenty_kills_leave_no_trace(tmp_path, soak_table):
-    config = replace(CONFIG, epochs=30, checkpoint_seconds=0.0)
+    """Over the whole training, its end included; every other one computed by two threads."""
     data, score = planted()
-    straight, result = fit(tmp_path / "straight", data, score, config)
+    straights, seconds = [], []
+    for threads in (1, 2):
+        config = replace(CONFIG, epochs=30, checkpoint_seconds=0.0, threads=threads)
+        begin = time.monotonic()
+        straights.append(fit(tmp_path / f"straight-{threads}", data, score, config))
+        seconds.append(time.monotonic() - begin)
     for moment in range(20):
-        folder = tmp_path / f"killed-{moment}"
-        kill_and_resume(folder, kills=1, seed=moment)
+        folder, threads = tmp_path / f"killed-{moment}", 1 + moment % 2
+        straight, result = straights[threads - 1]
+        kill_and_resume(folder, kills=1, seed=moment, within=1.05 * seconds[threads - 1], threads=threads)
         resumed, _ = load_tensors(folder / "weights.safetensors")
         equal = all(torch.equal(w, resumed[n]) for n, w in straight.state_dict().items())
         equal = equal and told(RunFolder(folder).read_metrics()) == told(result.curve)
-        soak_table.add("training", f"SIGKILL at random moment {moment + 1} of 20", equal)
+        how = f"SIGKILL at random moment {moment + 1} of 20, {threads} thread{'s' * (threads > 1)}"
+        soak_table.add("training", how, equal)
         assert equal
 
 

@@ -1,7 +1,7 @@
 """Who a symbol is, for networks that serve all: a vector for "unknown", and how each symbol differs from it.
 
 The embedding of a symbol is "unknown" plus a row of its own, so that every label teaches what all symbols
-share, and weight decay pulls a symbol of which little is known towards it; row 0 is zero for good. Rows are
+share; row 0 is zero for good. Rows are
 replaced by row 0 at random while training (id-dropout): that lets a symbol that nobody has seen be predicted
 as well as a model without identity would. Attributes that are fixed for a symbol (industry, board, exchange)
 may have small embeddings beside it: a symbol that nobody has seen has a known industry all the same, so each

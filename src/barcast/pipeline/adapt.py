@@ -31,7 +31,7 @@ from barcast.pipeline.dataset import (
     normalised,
     run_features,
 )
-from barcast.pipeline.market import Market, load_market
+from barcast.pipeline.market import Market, as_of, load_market
 from barcast.pipeline.predict import serving_run
 from barcast.pipeline.record import begin, finish, known_until, last_known
 from barcast.pipeline.searched import inherit_search
@@ -127,7 +127,7 @@ def adapt(
     progress = progress or Progress(enabled=False)
     started = time.perf_counter()
     config = _config_with_identity(run)
-    market = load_market(workspace, replace(config.data, symbols=(), limit=0, asof=asof))
+    market = load_market(workspace, replace(as_of(config.data, asof), symbols=(), limit=0))
     base = serving_run(workspace, run, market.bars.calendar.times[-1])
     dataset = _dataset(workspace, base, config, market)
     wanted = MarketStore.open(workspace.market).resolve(symbols)

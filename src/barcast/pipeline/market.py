@@ -20,7 +20,7 @@ from barcast.core.workspace import Workspace
 from barcast.labels import Labels, LabelSpec, forward_labels, trailing_volatility
 from barcast.pipeline.settings import DataConfig, check_workspace
 from barcast.quality import QualityPolicy, QualityReport, apply_policy, check_bars
-from barcast.splits import SegmentPlan, check_disjoint
+from barcast.splits import SegmentPlan, begins_after, check_disjoint
 from barcast.store import MarketStore, to_bars
 
 #: Own bars in the volatility that scales `sigma`.
@@ -251,6 +251,15 @@ def make_plan(bars: Bars, config: DataConfig, spec: LabelSpec) -> SegmentPlan:
             label_sessions=spec.label_sessions,
         )  # fmt: skip
     return SegmentPlan.by_share(bars.calendar, config.shares, label_sessions=spec.label_sessions)
+
+
+def as_of(config: DataConfig, asof: str) -> DataConfig:
+    """Return what a refit or an adapted run reads as of a session; neither serves or judges by segments.
+
+    Borders by date that the calendar does not reach then could not be cut: shares can.
+    """
+    beyond = bool(asof and config.segments) and begins_after(config.segments[-1], asof)
+    return replace(config, asof=asof, segments=() if beyond else config.segments)
 
 
 def is_small(bars: Bars, plan: SegmentPlan) -> bool:

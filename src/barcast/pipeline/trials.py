@@ -35,6 +35,7 @@ from barcast.pipeline.fit import fit_model
 from barcast.pipeline.market import Market, load_market
 from barcast.pipeline.settings import RunConfig, from_run
 from barcast.pipeline.train import check_look_back
+from barcast.training.config import lr_for
 
 #: Options by settings table.
 Tables = Mapping[str, Mapping[str, Any]]
@@ -66,7 +67,7 @@ class _WatchedDataset(Dataset):
 
 
 def with_options(config: RunConfig, tables: Tables) -> RunConfig:
-    """Return a config with other options.
+    """Return a config with other options; a rate at its default stays the default of another width.
 
     Raises
     ------
@@ -78,7 +79,14 @@ def with_options(config: RunConfig, tables: Tables) -> RunConfig:
         table: replace(parts[table], **read_values(type(parts[table]), values, table))
         for table, values in tables.items()
     }
-    return replace(config, data=parts["data"], train=parts["train"], options=parts[config.model])
+    options, train = parts[config.model], parts["train"]
+    if train is not None and "lr" not in tables.get("train", {}) and _has_default_rate(config):
+        train = replace(train, lr=lr_for(options.hidden_size))
+    return replace(config, data=parts["data"], train=train, options=options)
+
+
+def _has_default_rate(config: RunConfig) -> bool:
+    return config.train is not None and config.train.lr == lr_for(config.options.hidden_size)
 
 
 class Bench:

@@ -14,7 +14,7 @@ from barcast.core.workspace import Workspace
 from barcast.pipeline.compare import REFERENCE, Compared, compare_runs, market_again
 from barcast.pipeline.data import import_sample
 from barcast.pipeline.load import check_whole
-from barcast.pipeline.market import load_market, segment_counts
+from barcast.pipeline.market import as_of, load_market, segment_counts
 from barcast.pipeline.predict import Forecasts, predict
 from barcast.pipeline.record import check_market
 from barcast.pipeline.report import write_run_report
@@ -130,7 +130,7 @@ def refit_config(
         raise UsageError(
             f"`{parent.name}` is of {config.model}, not {model}", f"barcast train --refit {name}"
         )
-    return parent, replace(config, data=replace(config.data, asof=flags.get("asof") or ""))
+    return parent, replace(config, data=as_of(config.data, flags.get("asof") or ""))
 
 
 def _forecasts(

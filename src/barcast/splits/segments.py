@@ -305,6 +305,11 @@ def _last_entry(days: Times, name: str, border: str | date) -> int:
     return int(np.searchsorted(days, ends, side="right")) - 1
 
 
+def begins_after(border: str, day: str) -> bool:
+    """Return whether a border (a year, a month or a day) begins after a day, or after a time of it."""
+    return bool(_period("test", border)[0] > np.datetime64(day).astype("datetime64[D]"))
+
+
 def _period(name: str, border: str | date) -> tuple[np.datetime64, np.datetime64]:
     """Return the first and the last day of a year, a month or a day."""
     try:

@@ -45,11 +45,18 @@ class MLflowTracker:
         if self._is_there(known := str(remembered.get("run_id", ""))):
             self._run_id = known
             self._client.update_run(known, status="RUNNING")
-            steps = [point.step for point in self._client.get_metric_history(known, _ALWAYS)]
-            return {**remembered, "step": max(steps, default=-1)}
+            return {**remembered, "step": self._last_step(known)}
         self._run_id = self._client.create_run(self._experiment(), run_name=about.name).info.run_id
         self._write(params=about.config, tags=about.facts)
         return {"run_id": self._run_id}
+
+    def _last_step(self, known: str) -> int:
+        """Return the last step that the tracker has; an ensemble's networks log under names of their own."""
+        names = [
+            name for name in self._client.get_run(known).data.metrics if name.rpartition("/")[2] == _ALWAYS
+        ]
+        points = [point for name in names for point in self._client.get_metric_history(known, name)]
+        return max((point.step for point in points), default=-1)
 
     def where(self) -> str:
         """Say how a person looks at it; a server's address is not repeated: it may hold a password."""

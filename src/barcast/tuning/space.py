@@ -23,7 +23,7 @@ from barcast.core.errors import UsageError
 #: Options that decide where and how often something is computed or saved, or by what luck, not how well.
 _NOT_OPTIONS = ("seed", "num_seeds", "warm_start", "device", "threads", "num_threads", "checkpoint_seconds")
 _NETWORK: dict[str, Any] = {
-    "lr": {"low": 3e-4, "high": 1e-2, "log": True},
+    "lr": {"low": 1e-4, "high": 1e-2, "log": True},
     "weight_decay": {"low": 1e-3, "high": 0.3, "log": True},
     "batch_size": [7680, 15360, 30720],
     "look_back_window": [20, 40, 60],
