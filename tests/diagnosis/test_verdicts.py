@@ -95,13 +95,26 @@ def test_overfitting_shows_against_a_straight_line_too():
         {"curve": [], "fit": None, "held": None, "reason": "the loss became nan at step 12"},
         {"curve": curve([40.0, 8.0, 2.0, 1.1, 1.0, 1.0, 1.0, 1.0], [0.0] * 8)},
         {"curve": curve(np.repeat([0.97, 1.04, 0.98, 1.05], 4), [0.01] * 16)},
-        {"curve": curve([1.001] * 16, [0.01] * 16, clipped=1.0), "moved": 3.0},
+        {"curve": curve([1.001] * 16, [0.01] * 16, clipped=1.0), "moved": 3.0, "held": None},
     ],
     ids=["no number", "blows up", "swings", "always clipped"],
 )
 def test_rate_too_high(changes):
     found = verdicts(healthy(0, **changes))
     assert found[0].kind == "rate_too_high" and found[0].command.endswith("--lr 0.0001")
+
+
+def test_a_rate_is_not_too_high_where_clipping_is_all_there_is():
+    """Ranks have a loss near that of predicting nothing however much was learned; skill tells."""
+    assert "rate_too_high" not in kinds(
+        healthy(0, curve=curve([1.001] * 16, [0.01] * 16, clipped=1.0), moved=3.0)
+    )
+
+
+def test_a_single_epoch_has_no_rise_between_epochs():
+    losses = [1.9, 1.3, 1.9, 1.4]
+    assert "rate_too_high" not in kinds(healthy(0, curve=curve(losses, [0.01] * 4)))
+    assert "rate_too_high" in kinds(healthy(0, curve=curve(np.repeat(losses, 4), [0.01] * 16)))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Several seeds as one run: each member is the single run of its seed, and the run is their mean."""
 
 import io
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -208,3 +209,22 @@ def test_trained_afresh_it_keeps_nothing_that_was_measured_before(place):
     assert (again.info["num_trials"], again.info["tuned_until"]) == (4, "2020-01-02")
     assert not list(both.path.glob("**/profile.json"))
     assert all(torch.equal(before[name], tensor) for name, tensor in load_tensors(again.weights)[0].items())
+
+
+def test_seeds_of_one_recipe_are_one_row_and_recipes_are_told_apart(place, tmp_path):
+    """A mean over runs of different widths is the score of nothing that anybody could train."""
+    place = shutil.copytree(place, tmp_path / "ws")  # for runs that no other test expects
+    one, two, _ = three(place)
+    pooled = barcast.compare([one.name, two.name], workspace=place).comparisons[0]
+    (row,) = [row for row in pooled.all_rows.rows if row.model.startswith("lstm")]
+    assert row.num_seeds == 2
+    wider = train(
+        Workspace(place), resolve(Workspace(place), "lstm", {**SMALL, "hidden_size": 12, "seed": 5})
+    ).run
+    found = barcast.compare([one.name, two.name, wider.name], workspace=place).comparisons[0]
+    rows = {row.model: row for row in found.all_rows.rows if row.model.startswith("lstm")}
+    assert {name: row.num_seeds for name, row in rows.items()} == {
+        f"lstm [{one.name}]": 2, f"lstm [{wider.name}]": 1,
+    }  # fmt: skip
+    primary = found.primary
+    assert rows[f"lstm [{one.name}]"].scores[primary].value == row.scores[primary].value

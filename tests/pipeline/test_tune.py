@@ -266,12 +266,24 @@ def test_only_stop_is_looked_at(place):
     assert not (place / "scratch").exists()
 
 
+@pytest.mark.parametrize("parallel", [1, 2])
+def test_options_that_were_tried_are_not_trained_again(place, parallel):
+    (place / "space.toml").write_text("dropout = [0.1, 0.2]\n")
+    done = search(place, trials=6, parallel=parallel)
+    finished = [r for r in done.trials if r.state == "complete"]
+    scores = {r.options["dropout"]: r.score for r in finished}
+    assert done.num_trials == 6 and all(r.score == scores[r.options["dropout"]] for r in finished)
+    assert sum(r.seconds > 0 for r in finished) <= 2 * parallel  # two at once may try the same
+
+
 def test_trials_that_fall_behind_are_pruned(place):
-    (place / "space.toml").write_text("lr = [1e-7, 3e-2]\n")
-    done = search(place, trials=10)
+    low = [1e-7 * (1 + number / 10) for number in range(8)]
+    high = [3e-2 * (1 - number / 20) for number in range(8)]
+    (place / "space.toml").write_text(f"lr = [{', '.join(map(str, [*low, *high]))}]\n")
+    done = search(place, trials=14)
     pruned = [r for r in done.trials if r.state == "pruned"]
-    assert pruned and all(r.options["lr"] == 1e-7 and r.score < done.best.score for r in pruned)
-    assert done.best.options == {"lr": 3e-2} and done.num_trials == 10
+    assert pruned and all(r.options["lr"] < 1e-6 and r.score < done.best.score for r in pruned)
+    assert done.best.options["lr"] > 1e-2 and done.num_trials == 14
 
 
 def test_trials_that_cannot_be_trained_fail_with_the_reason_and_count(place):

@@ -19,7 +19,7 @@ def adapt(
         str | None, typer.Option(help="Only these symbols; none: all that the run does not know.")
     ] = None,
     asof: Annotated[str | None, typer.Option(help="Last session that may be known: 2024-03-08.")] = None,
-    min_labels: Annotated[int, typer.Option(help="Known labels that a symbol must have.")] = 120,
+    min_labels: Annotated[int, typer.Option(min=1, help="Known labels that a symbol must have.")] = 120,
     anyway: Annotated[
         bool, typer.Option("--anyway", help="Write a run even where adapting helps on no label held out.")
     ] = False,
@@ -59,5 +59,5 @@ def _print(found: Adaptation) -> None:
         typer.echo("adapting did not help, nothing was written: they are forecast as unknown (--anyway)")
         return
     if not found.helps:
-        typer.echo("adapting did not help; written all the same (--anyway)")
+        typer.echo("adapting did not help; the run was written because of --anyway")
     typer.echo(f"run: {found.run.name} ({found.seconds:.1f} s); next: barcast predict {found.run.name}")

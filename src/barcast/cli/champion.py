@@ -52,5 +52,6 @@ def _say(change: Change, json_output: bool) -> None:
     typer.echo(f"before: {before.run}, since {before.since}" if before else "before: none")
     if not refit:
         typer.echo(
-            f"it is not refitted on everything known: barcast train --refit {now.run}, then promote again"
+            f"it is not refitted on everything known: barcast train --refit {now.run} makes the refit that "
+            "then serves in its place"
         )

@@ -39,15 +39,22 @@ def rate_too_high(found: Evidence) -> Verdict | None:
     """Look for a loss that is no number, blows up, rises, or stands still while every gradient is clipped."""
     if "the loss became" in found.reason:
         return _too_high(found, Text(found.reason, found.reason), Text("certain", "确定"), {})
-    losses = found.epoch_losses
     if len(found.losses) < 2 or found.null_loss is None:
         return None
     null, highest = found.null_loss, float(found.losses.max())
-    rise = float((losses - np.minimum.accumulate(losses)).max()) / null if len(losses) else 0.0
+    rise = _rise(found.epoch_losses) / null if found.num_whole_epochs > 1 else 0.0
     clipped = float(np.mean([line.get("clipped", 0.0) for line in found.curve]))
-    numbers = {"highest_loss": highest, "null_loss": null, "rise": rise, "clipped": clipped}
-    stuck = clipped >= ALWAYS_CLIPPED and losses[-1] >= (1 - RISE / 5) * null
-    if highest < BLOWN_UP * null and rise < RISE and not stuck:
+    stuck = clipped >= ALWAYS_CLIPPED and found.epoch_losses[-1] >= (1 - RISE / 5) * null
+    reasons = [
+        text
+        for fires, text in (
+            (highest >= BLOWN_UP * null, _BLEW_UP),
+            (rise >= RISE, _ROSE),
+            (stuck and not found.has_skill, _STUCK),
+        )
+        if fires
+    ]
+    if not reasons:
         return None
     said = Text(
         f"the training loss reached {highest:.3g} (predicting nothing costs {null:.3g}), rose by {rise:.1%} "
@@ -55,12 +62,23 @@ def rate_too_high(found: Evidence) -> Verdict | None:
         f"训练损失最高达 {highest:.3g}（恒定预测的损失为 {null:.3g}），各轮之间回升了其 {rise:.1%}，"
         f"{clipped:.0%} 的步被裁剪",
     )
-    sure = Text(
-        f"epochs see the same labels, so a rise of {RISE:.0%} or a loss {BLOWN_UP:.0f} times that of "
-        "predicting nothing is no chance",
-        f"每轮看到的标签相同，回升 {RISE:.0%} 或达到恒定预测损失的 {BLOWN_UP:.0f} 倍都不是偶然",
-    )
-    return _too_high(found, said, sure, numbers)
+    numbers = {"highest_loss": highest, "null_loss": null, "rise": rise, "clipped": clipped}
+    return _too_high(found, said, reasons[0], numbers)
+
+
+_BLEW_UP = Text(
+    f"a loss {BLOWN_UP:.0f} times that of predicting nothing is no chance",
+    f"达到恒定预测损失的 {BLOWN_UP:.0f} 倍不是偶然",
+)
+_ROSE = Text(
+    f"epochs see the same labels, so a rise of {RISE:.0%} is no chance",
+    f"每轮看到的标签相同，回升 {RISE:.0%} 不是偶然",
+)
+_STUCK = Text(
+    f"{ALWAYS_CLIPPED:.0%} of the steps clipped, and neither the loss nor rows that chose nothing show that "
+    "anything was learned",
+    f"{ALWAYS_CLIPPED:.0%} 的步被裁剪，而损失和未参与任何选择的行都没有显示学到了东西",
+)
 
 
 def _too_high(found: Evidence, said: Text, sure: Text, numbers: dict[str, float]) -> Verdict:
@@ -84,7 +102,9 @@ def rate_too_low(found: Evidence) -> Verdict | None:
     fall = float(losses[0] - losses[-1]) / null
     steady = _steadiness(losses)
     still = found.moved is not None and found.moved < MOVED
-    above = found.null_loss is not None and losses[-1] > (1 + ABOVE) * null and not _rose(losses, null)
+    above = (
+        found.null_loss is not None and losses[-1] > (1 + ABOVE) * null and _rise(losses) <= RISE / 5 * null
+    )
     falling = found.best == len(found.curve) - 1 and fall > 0.005 and steady >= STEADY
     if found.losses.max() >= BLOWN_UP * null or not (still or above or falling):
         return None
@@ -122,8 +142,9 @@ def _low_because(still: bool, above: bool) -> Text:
     )
 
 
-def _rose(losses: F64, null: float) -> bool:
-    return float((losses - np.minimum.accumulate(losses)).max()) > RISE / 5 * null
+def _rise(losses: F64) -> float:
+    """Return by how much the loss ever stood above its lowest before."""
+    return float((losses - np.minimum.accumulate(losses)).max())
 
 
 def _steadiness(losses: F64) -> float:

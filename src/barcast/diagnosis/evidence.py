@@ -183,12 +183,27 @@ class Evidence:
 
         The lines themselves where there are fewer than two whole epochs.
         """
-        ends = np.array([line["epoch"] for line in self.curve], np.float64)
-        epoch = np.ceil(ends - 1e-6).astype(int)
-        whole = [e for e in np.unique(epoch) if abs(ends[epoch == e].max() - e) < 1e-6]
+        epoch, whole = self._epochs
         if len(whole) < 2:
             return self.losses
         return np.array([self.losses[epoch == e].mean() for e in whole])
+
+    @property
+    def num_whole_epochs(self) -> int:
+        """Epochs that visited every label."""
+        return len(self._epochs[1])
+
+    @cached_property
+    def _epochs(self) -> tuple[I64, list[int]]:
+        """Return the epoch of each line, from 1, and which epochs are whole."""
+        ends = np.array([line["epoch"] for line in self.curve], np.float64)
+        epoch = np.ceil(ends - 1e-6).astype(np.int64)
+        return epoch, [int(e) for e in np.unique(epoch) if abs(ends[epoch == e].max() - e) < 1e-6]
+
+    @cached_property
+    def has_skill(self) -> bool:
+        """Whether skill on rows that chose nothing stands clear of zero."""
+        return self.held is not None and self.held.skill(self.held.score).low > 0
 
     @property
     def best(self) -> int:

@@ -25,7 +25,7 @@ SATURATED = 0.5
 #: Shares of the loss of predicting nothing: what counts as learned, and as the same loss.
 LEARNED, SAME = 0.05, 0.03
 #: Share of a straight line's skill on `fit` below which a network has not learned the labels.
-KNOWN = 0.25
+KNOWN = 1 / 3
 #: Skill that daily bars have never given honestly: RankIC across symbols, correlation through time.
 TOO_GOOD = {True: 0.3, False: 0.5}
 #: Skill from which a forecast may be of use, likewise: an interval that reaches it rules nothing out.

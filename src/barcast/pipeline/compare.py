@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
+from barcast.core.config import digest
 from barcast.core.errors import RunError
 from barcast.core.memory import give_back
 from barcast.core.predictions import QUANTILE_LEVELS, SEGMENTS, read_predictions
@@ -26,7 +28,7 @@ from barcast.pipeline.load import check_there
 from barcast.pipeline.market import Market, load_market
 from barcast.pipeline.naive import NaiveTables, spared
 from barcast.pipeline.record import check_market, of_another_market
-from barcast.pipeline.settings import from_run, resolve
+from barcast.pipeline.settings import RunConfig, from_run, resolve
 from barcast.pipeline.train import train
 from barcast.pipeline.unfinished import check_done
 
@@ -90,9 +92,9 @@ def compare_runs(
     reference = _reference(workspace, runs, market, progress)
     everyone = list({run.name: run for run in [*runs, reference]}.values())
     openings, seen = _openings(workspace, market, runs, open_test)
-    naive = NaiveTables(workspace, market, progress)
+    naive, labels = NaiveTables(workspace, market, progress), _labels(everyone)
     rows = tuple(
-        align(_table(naive, everyone, name, horizon), segment=name, horizon=horizon)
+        align(_table(naive, everyone, labels, name, horizon), segment=name, horizon=horizon)
         for name in dict.fromkeys((*segments, *["test"] * seen))
         for horizon in market.labels.spec.horizons
     )
@@ -113,9 +115,50 @@ def compare_runs(
     return Compared(comparisons, rows, tuple(run.name for run in runs), openings)
 
 
-def _table(naive: NaiveTables, runs: Sequence[RunFolder], segment: str, horizon: int) -> pl.DataFrame:
+def _labels(runs: Sequence[RunFolder]) -> dict[str, str]:
+    """Name the rows of runs that differ in more than their seed: only seeds of one recipe make one row.
+
+    Runs of one seed are told apart by what they say (`align`).
+    """
+    recipes: dict[str, dict[str, list[RunFolder]]] = {}
+    seeds: dict[str, set[int]] = {}
+    for run in runs:
+        config = from_run(run.read("config.json"))
+        recipe = digest([_recipe(config), run.info.get("warm_start")])
+        recipes.setdefault(config.row_name, {}).setdefault(recipe, []).append(run)
+        seeds.setdefault(config.row_name, set()).add(config.seed)
+    return {
+        run.name: f"{name} [{group[0].name}]"
+        for name, groups in recipes.items()
+        if len(groups) > 1 and len(seeds[name]) > 1
+        for group in groups.values()
+        for run in group
+    }
+
+
+def _recipe(config: RunConfig) -> dict[str, Any]:
+    """Return what makes a model, but for its seed, the question, and where it was computed."""
+    found = config.identity()
+    for table, names in (
+        (found, ("seed",)),
+        (found["train"] or {}, ("seed", "threads", "device")),
+        (found["data"], ("asof", "symbols", "limit", "segments", "shares")),
+    ):
+        for name in names:
+            table.pop(name, None)
+    return found
+
+
+def _table(
+    naive: NaiveTables, runs: Sequence[RunFolder], labels: Mapping[str, str], segment: str, horizon: int
+) -> pl.DataFrame:
     """Return what rules and runs say of one segment and horizon; all of them at once would not fit."""
-    said = [read_predictions(run.predictions, segment=segment, horizon=horizon) for run in runs]
+    said = []
+    for run in runs:
+        frame = read_predictions(run.predictions, segment=segment, horizon=horizon)
+        if run.name in labels:
+            frame = frame.with_columns(model=pl.lit(labels[run.name]))
+        said.append(frame)
     table = pl.concat([*naive.of(segment, horizon), *said])
     return _with_outcomes(table, naive.market) if segment == "test" else table
 

@@ -71,6 +71,19 @@ class Search:
         self.num_tried += 1
         self.show(final=not self.wants_more())
 
+    def next(self, busy: int = 0) -> Candidate | None:
+        """Begin the next trial; None when no more are wanted.
+
+        Options that were tried before would be trained to the same bits: their score is taken, and counts.
+        """
+        while self.wants_more(busy):
+            candidate = self.study.ask()
+            score = self.study.score_of(candidate)
+            if score is None:
+                return candidate
+            self.settle(candidate, {"kind": "done", "score": score, "threads": 0, "seconds": 0.0})
+        return None
+
     def show(self, *, final: bool = False) -> None:
         """Show how far the search is."""
         done, spent = self.num_tried - self._tried_before, time.monotonic() - self._started
@@ -84,8 +97,7 @@ class Search:
 
 def run_serial(search: Search, bench: Bench) -> None:
     """Run trials in this process, one after the other."""
-    while search.wants_more():
-        candidate = search.study.ask()
+    while (candidate := search.next()) is not None:
 
         def observer(step: int, best: float, number: int = candidate.number) -> bool:
             search.show()
@@ -126,8 +138,8 @@ def run_parallel(
             if worker.candidate is not None:
                 search.settle(worker.candidate, message)
                 worker.candidate = None
-            if search.wants_more(sum(each.candidate is not None for each in workers)):
-                worker.candidate = search.study.ask()
+            worker.candidate = search.next(sum(each.candidate is not None for each in workers))
+            if worker.candidate is not None:
                 worker.say(search.task(worker.candidate))
             else:
                 workers.remove(worker)

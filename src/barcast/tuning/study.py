@@ -106,6 +106,13 @@ class Study:
         self._open[trial.number] = trial
         return Candidate(trial.number, self.space.values(trial.params))
 
+    def score_of(self, candidate: Candidate) -> float | None:
+        """Return the score of a finished trial with the same options; None where there is none."""
+        trials = self._study.get_trials(deepcopy=False)
+        own = trials[candidate.number].params
+        same = (trial.value for trial in trials if trial.params == own and trial.state.name == "COMPLETE")
+        return next(same, None)
+
     def report(self, number: int, step: int, best: float) -> bool:
         """Note the best score of a running trial after its evaluation ``step``; say whether to end it."""
         trial = self._open[number]
