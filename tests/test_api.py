@@ -120,6 +120,92 @@ def test_the_data_verbs(tmp_path):
     assert {"python", "cores", "store"} <= {line.name for line in barcast.doctor(workspace=tmp_path)}
 
 
+def test_a_single_name_is_one_item_and_not_its_letters(tmp_path, monkeypatch):
+    """Of every verb that takes several; letters of a name may well be symbols themselves."""
+    for room in pkgutil.walk_packages(barcast.__path__, "barcast."):
+        if room.name != "barcast.__main__":
+            importlib.import_module(room.name)  # whoever is imported meanwhile would keep what is put in
+    asked = []
+
+    def take(room, place):
+        def taken(*given, **named):
+            asked.append(named[place] if isinstance(place, str) else given[place])
+            raise barcast.BarcastError("taken")
+
+        monkeypatch.setattr(room, taken)
+
+    for room, place in (
+        ("barcast.pipeline.check.check_store", 1),
+        ("barcast.pipeline.data.export_data", "symbols"),
+        ("barcast.pipeline.compare.runs_to_compare", 1),
+        ("barcast.pipeline.predict.predict", "symbols"),
+        ("barcast.pipeline.adapt.adapt", "symbols"),
+        ("barcast.tracking.registry.open_mirror", 1),
+    ):
+        take(room, place)
+    monkeypatch.setattr("barcast.pipeline.champion.run_to_serve", lambda *_: None)
+    monkeypatch.setattr("barcast.core.runs.open_run", lambda *_: None)
+    calls = (
+        lambda given: barcast.check_data(workspace=tmp_path, symbols=given),
+        lambda given: barcast.export_data(tmp_path / "x.csv", workspace=tmp_path, symbols=given),
+        lambda given: barcast.compare(given, workspace=tmp_path),
+        lambda given: barcast.predict("x", workspace=tmp_path, symbols=given),
+        lambda given: barcast.adapt("x", workspace=tmp_path, symbols=given),
+        lambda given: barcast.train(workspace=tmp_path, track=given),
+    )
+    for given, meant in (("ANET", ("ANET",)), (["A", "AA"], ("A", "AA")), ({"B", "A"}, ("A", "B"))):
+        asked.clear()
+        for call in calls:
+            with pytest.raises(barcast.BarcastError, match="taken"):
+                call(given)
+        assert asked == [meant] * len(calls)
+    for call in calls:
+        for wrong in (5, {"A": 1}, ["A", 5]):
+            with pytest.raises(barcast.BarcastError, match=r"expected (a list|str), found .*\n  -> write "):
+                call(wrong)
+
+
+def test_a_single_option_of_several_is_one_item(tmp_path):
+    from barcast.pipeline.settings import resolve
+
+    place = barcast.Workspace(tmp_path)
+    found = resolve(place, "lstm", {"symbols": "AAPL", "horizons": 5, "static": "industry"})
+    assert found == resolve(place, "lstm", {"symbols": ["AAPL"], "horizons": (5,), "static": ("industry",)})
+    for wrong in (
+        {"horizons": "a"},
+        {"horizons": {5: 1}},
+        {"horizons": 2.5},
+        {"symbols": 5},
+        {"symbols": object()},
+    ):
+        with pytest.raises(barcast.BarcastError, match=r"expected (int|str|a list), found .*\n  -> write "):
+            resolve(place, "lstm", wrong)
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "said"),
+    [
+        ("lstm", "hidden_sise", "did you mean `hidden_size`"),
+        ("lstm", "horizon", "did you mean `horizons`"),
+        ("lstm", "learning_rate", "did you mean `lr`"),
+        ("lstm", "seeds", "did you mean `num_seeds`"),
+        ("ridge", "hidden_sise", "barcast train --help"),  # what it has not is not proposed
+        ("ridge", "epochs", "models that take it: .*lstm"),
+        ("ridge", "learning_rate", "models that take it: lightgbm"),
+    ],
+)
+def test_a_misspelt_option_names_the_nearest_that_the_model_has(tmp_path, model, name, said):
+    with pytest.raises(
+        barcast.BarcastError, match=rf"`{name}` is not an option of model `{model}`\n  -> {said}"
+    ):
+        barcast.train(model, workspace=tmp_path, **{name: 3})
+
+
+def test_the_range_test_refuses_what_it_would_not_read(tmp_path):
+    with pytest.raises(barcast.BarcastError, match="does not read --epochs, --seeds"):
+        barcast.range_test(workspace=tmp_path, epochs=0, num_seeds=2)
+
+
 def test_training_reads_a_config_file(tmp_path):
     (tmp_path / "c.toml").write_text("[ridge]\npenalty = 3")
     with pytest.raises(barcast.BarcastError, match=r"c\.toml: ridge: unknown key `penalty`"):

@@ -11,6 +11,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from barcast.core.config import items
 from barcast.core.progress import Progress
 from barcast.core.runs import RunFolder, list_runs
 from barcast.core.workspace import Workspace
@@ -38,6 +39,12 @@ if TYPE_CHECKING:
     from barcast.store import Compaction, StoreInfo
 
 Place = Workspace | Path | str | None
+#: A name alone is one, not its letters.
+Names = str | Sequence[str]
+
+
+def _names(given: Names | None, where: str) -> tuple[str, ...]:
+    return items(given, where, str)
 
 
 def _place(workspace: Place) -> Workspace:
@@ -104,7 +111,7 @@ def update_data(
 
 
 def check_data(
-    *, workspace: Place = None, symbols: Sequence[str] = (), policy: Mapping[str, str] | None = None
+    *, workspace: Place = None, symbols: Names = (), policy: Mapping[str, str] | None = None
 ) -> QualityReport:
     """Look for every known kind of defect in the store.
 
@@ -121,7 +128,7 @@ def check_data(
     from barcast.pipeline.check import check_store
     from barcast.quality import apply_policy
 
-    found, chosen = check_store(_place(workspace), symbols, policy)
+    found, chosen = check_store(_place(workspace), _names(symbols, "symbols"), policy)
     apply_policy(found, chosen)
     return found
 
@@ -205,7 +212,7 @@ def export_data(
     workspace: Place = None,
     form: str | None = None,
     per_symbol: bool = False,
-    symbols: Sequence[str] | None = None,
+    symbols: Names | None = None,
     start: date | None = None,
     end: date | None = None,
     version: int | None = None,
@@ -227,8 +234,9 @@ def export_data(
     from barcast.pipeline.data import export_data as run
 
     return run(
-        _place(workspace), Path(target), form=form, per_symbol=per_symbol, symbols=symbols, start=start,
-        end=end, version=version, force=force,
+        _place(workspace), Path(target), form=form, per_symbol=per_symbol,
+        symbols=None if symbols is None else _names(symbols, "symbols"), start=start, end=end,
+        version=version, force=force,
     )  # fmt: skip
 
 
@@ -271,7 +279,7 @@ def train(
     report: bool = True,
     time_budget: float | None = None,
     profile: bool = False,
-    track: Sequence[str] | None = None,
+    track: Names | None = None,
     track_project: str | None = None,
     track_workspace: str | None = None,
     track_online: bool = False,
@@ -285,7 +293,7 @@ def train(
     ----------
     size : str, optional
         Preset of a network: ``small``, ``balanced``, ``large``, ``xl``; ``auto``: the largest that its labels
-        support, that fits, and whose run stays in ``time_budget``.
+        support, that fits, whose run stays in ``time_budget``, and that short trials on `stop` support.
     config : path, optional
         TOML file with tables ``data``, ``train`` and the model's; ``options`` win over it.
     final : bool
@@ -298,12 +306,12 @@ def train(
     open_test : bool
         Open the sealed test segment; every opening is counted.
     time_budget : float, optional
-        Minutes that a run may take where the size is ``auto``, 120 by default.
+        Minutes that trials of sizes and the run may take where the size is ``auto``, 120 by default.
     profile : bool
         Measure where a network's time goes and what would be faster, into profile.json of the run.
-    track : sequence of str, optional
-        Trackers that mirror the run: ``("mlflow", "tensorboard")``; ``("none",)`` for none, by default those
-        of ``barcast.toml``.
+    track : str or sequence of str, optional
+        Trackers that mirror the run: ``("mlflow", "tensorboard")``; ``"none"`` for none, by default those of
+        ``barcast.toml``.
     track_project, track_workspace : str, optional
         The trackers' project, and SwanLab's workspace.
     track_online : bool
@@ -312,7 +320,9 @@ def train(
         Gets a copy of the finished run's folder.
     **options
         Any option of the data, the loop or the model by its name: ``horizons=(1, 5)``, ``hidden_size=128``.
+        Where several may be named, a single one stands for itself: ``symbols="AAPL"``, ``horizons=5``.
     """
+    from barcast.pipeline.results import check_output_dir
     from barcast.pipeline.settings import resolve
     from barcast.pipeline.tracked import train_tracked
     from barcast.pipeline.tune import tuned_config
@@ -320,14 +330,17 @@ def train(
     from barcast.tracking.registry import open_mirror
 
     place, file, parent = _place(workspace), Path(config) if config else None, None
-    mirror = open_mirror(place, track, project=track_project, team=track_workspace, online=track_online)
+    trackers = None if track is None else _names(track, "track")
+    mirror = open_mirror(place, trackers, project=track_project, team=track_workspace, online=track_online)
+    if output_dir:
+        check_output_dir(Path(output_dir))
     if tuned:
         model, file = tuned_config(place, tuned, "" if model == "lstm" else model, file, refit)
     if refit:
         parent, resolved = refit_config(place, refit, options, file)
     else:
         flags = {"size": size, "time_budget": time_budget, **options}
-        resolved = resolve(place, model, flags, file, progress=Progress(progress))
+        resolved = resolve(place, model, flags, file, compare_sizes=True, progress=Progress(progress))
     return train_tracked(
         place,
         resolved,
@@ -405,11 +418,13 @@ def tune(
 
     place, file = _place(workspace), Path(config) if config else None
     chosen = {"size": size, **options}
-    resolved, varied = plan_search(place, model, chosen, file, Path(space) if space else None)
+    shown = Progress(progress)
+    resolved, varied = plan_search(
+        place, model, chosen, file, Path(space) if space else None, compare_sizes=True, progress=shown
+    )
     return search(
-        place, resolved, varied, trials=trials, minutes=time_budget, parallel=parallel,
-        progress=Progress(progress),
-    )  # fmt: skip
+        place, resolved, varied, trials=trials, minutes=time_budget, parallel=parallel, progress=shown
+    )
 
 
 def range_test(
@@ -428,19 +443,21 @@ def range_test(
     size, config, **options
         As :func:`train`.
     """
+    from barcast.pipeline.range_test import check_read
     from barcast.pipeline.range_test import range_test as run
     from barcast.pipeline.settings import resolve
 
+    check_read(options)
     place = _place(workspace)
     resolved = resolve(place, model, {"size": size, **options}, Path(config) if config else None)
     return run(place, resolved, progress=Progress(progress))
 
 
 def compare(
-    names: Sequence[str] = (),
+    names: Names = (),
     *,
     workspace: Place = None,
-    segments: Sequence[str] = ("route",),
+    segments: Names = ("route",),
     open_test: bool = False,
     progress: bool = False,
 ) -> Compared:
@@ -448,7 +465,7 @@ def compare(
 
     Parameters
     ----------
-    segments : sequence of str
+    segments : str or sequence of str
         Segments that may be looked at freely: ``weigh``, ``route``.
     open_test : bool
         Open the sealed test segment; every opening is counted.
@@ -457,15 +474,16 @@ def compare(
 
     place = _place(workspace)
     shown = Progress(progress)
-    chosen = runs_to_compare(place, names, progress=shown)
-    return compare_runs(place, chosen, segments=segments, open_test=open_test, progress=shown)
+    chosen = runs_to_compare(place, _names(names, "names"), progress=shown)
+    looked = _names(segments, "segments")
+    return compare_runs(place, chosen, segments=looked, open_test=open_test, progress=shown)
 
 
 def predict(
     run: str | None = None,
     *,
     workspace: Place = None,
-    symbols: Sequence[str] = (),
+    symbols: Names = (),
     asof: str = "",
     allow_old: bool = False,
     progress: bool = False,
@@ -478,7 +496,7 @@ def predict(
     return forecast(
         place,
         run_to_serve(place, run, asof),
-        symbols=symbols,
+        symbols=_names(symbols, "symbols"),
         asof=asof,
         allow_old=allow_old,
         progress=Progress(progress),
@@ -623,7 +641,7 @@ def adapt(
     name: str,
     *,
     workspace: Place = None,
-    symbols: Sequence[str] = (),
+    symbols: Names = (),
     asof: str = "",
     min_labels: int = 120,
     anyway: bool = False,
@@ -635,7 +653,7 @@ def adapt(
     ----------
     name : str
         A network's run; its refit, where it has one, is what is adapted.
-    symbols : sequence of str
+    symbols : str or sequence of str
         Empty means every symbol of the store that the run does not know.
     asof : str
         Last session that may be known; empty means the store's last.
@@ -649,8 +667,8 @@ def adapt(
 
     place = _place(workspace)
     return run(
-        place, open_run(place, name), symbols=symbols, asof=asof, min_labels=min_labels, anyway=anyway,
-        progress=Progress(progress),
+        place, open_run(place, name), symbols=_names(symbols, "symbols"), asof=asof, min_labels=min_labels,
+        anyway=anyway, progress=Progress(progress),
     )  # fmt: skip
 
 

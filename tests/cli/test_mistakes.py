@@ -2,12 +2,17 @@
 
 import json
 import os
+import pathlib
 
 import pytest
 
+import barcast
 from barcast.cli import app
-from barcast.core.runs import list_runs
+from barcast.core.errors import ResourceError, RunError
+from barcast.core.runs import RunFolder, list_runs
 from barcast.core.workspace import Workspace
+from barcast.pipeline.results import check_output_dir
+from barcast.pipeline.settings import resolve
 from tests.store.builders import make_store, rows
 
 
@@ -33,6 +38,119 @@ def test_a_seed_that_is_no_number(place, capsys):
     (place / "c.toml").write_text('seed = "x"')
     assert run("train", "ridge", "--config", place / "c.toml", "-w", place) == 2
     assert "seed: expected a whole number, found `'x'`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "found", "todo"),
+    [
+        ("lstm --seed -1", "seed: expected a whole number of 0 or more, found `-1`", "--seed 7"),
+        ("lstm --target foo", "`foo` is not one of auto, rank", "write one of them"),
+        ("lstm --target ranks", "`ranks` is not one of auto", "did you mean `rank`?"),
+        ("gru --target a10", "a machine to plan for", "barcast plan train gru --target a10"),
+        ("lstm --amp on", "`on` is not one of auto, bf16", "write one of them"),
+        ("lstm --optimizer lion", "`lion` is not one of adamw", "write one of them"),
+        ("lstm --horizon a", "--horizon: expected whole numbers", "--horizon 5, or --horizon 1,5,20"),
+        ("transformer --hidden-size 30", "twice `num_heads` (8), got 30", "--hidden-size 24 or --hidden-size 32"),
+        ("transformer --hidden-size 3", "twice `num_heads` (8), got 3", "-> --hidden-size 8"),
+    ],
+)  # fmt: skip
+def test_a_value_that_makes_no_sense_is_refused_with_the_remedy(place, capsys, flags, found, todo):
+    assert run("train", *flags.split(), "-w", place, "--quiet") == 2
+    said, remedy = capsys.readouterr().err.splitlines()
+    assert found in said
+    assert remedy.startswith("  -> ") and todo in remedy
+
+
+def test_the_name_of_a_flag_is_explained_in_a_settings_file(place, capsys):
+    (place / "c.toml").write_text("[train]\nlearning_rate = 0.001")
+    assert run("train", "lstm", "--config", place / "c.toml", "-w", place) == 2
+    assert "unknown key `learning_rate`\n  -> did you mean `lr`?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+@pytest.mark.parametrize(
+    ("flags", "code", "found"),
+    [
+        ("--warm-start nope", 5, "no run called `nope`"),
+        ("--static nonsense", 2, "no symbol here has a known `nonsense`"),
+        ("--look-back-window 5000", 2, "no symbol has more than 300 bars"),
+        ("--output-dir {place}/note.txt/out", 6, "--output-dir {place}/note.txt/out cannot be written"),
+        ("--refit ridge-cut", 5, "`ridge-cut` is not finished"),
+    ],
+)
+def test_a_dry_run_refuses_what_the_command_refuses(place, capsys, dry, flags, code, found):
+    (place / "note.txt").write_text("x")
+    unfinished(place, "ridge-cut", "ridge")
+    told = [word.format(place=place) for word in flags.split()]
+    assert run("train", *[] if "--refit" in told else ["lstm"], *told, *dry, "-w", place, "--quiet") == code
+    assert found.format(place=place) in capsys.readouterr().err
+    assert [path.name for path in (place / "runs").iterdir()] == ["ridge-cut"]
+
+
+def unfinished(place, name, model="lstm"):
+    """A run that was cut off, as it lies on disk."""
+    known = resolve(Workspace(place), model)
+    folder = RunFolder(place / "runs" / name)
+    folder.path.mkdir(parents=True)
+    folder.write("config.json", known.plain())
+    folder.write("run.json", {"name": name, "id": "0", "model": model, "status": "interrupted", "market": "us",
+                              "created": "2024", "command": f"barcast train {model} --epochs 9"})  # fmt: skip
+
+
+def test_a_place_that_cannot_be_made_is_named_before_any_work(place, capsys, monkeypatch):
+    monkeypatch.setattr("barcast.pipeline.train.load_market", None)  # whoever reads the store fails
+    if (proc := pathlib.Path("/proc")).is_dir():
+        assert run("train", "ridge", "--output-dir", proc / "x", "-w", place, "--quiet") == 6
+        assert "--output-dir /proc/x cannot be written" in capsys.readouterr().err
+    with pytest.raises(ResourceError, match="--output-dir"):
+        barcast.train("ridge", workspace=place, output_dir=place / "market" / "store.json" / "x")
+
+
+def test_trying_a_place_out_leaves_nothing_there(place):
+    check_output_dir(place / "new" / "er")
+    assert not (place / "new").exists()
+    (place / "empty").mkdir()
+    check_output_dir(place / "empty")
+    assert list((place / "empty").iterdir()) == []
+
+
+def test_an_unfinished_run_is_told_so_by_everybody_in_the_same_words(place, capsys):
+    unfinished(place, "lstm-cut")
+    for command in ("report", "embeddings", "predict", "promote", "compare"):
+        assert run(command, "lstm-cut", "-w", place) == 5
+        said = capsys.readouterr().err
+        assert "run `lstm-cut` is not finished\n  -> barcast train lstm --epochs 9   (it goes on" in said, (
+            command
+        )
+        assert "--fresh" not in said
+    with pytest.raises(RunError, match=r"not finished\n  -> barcast train lstm --epochs 9 "):
+        barcast.load("lstm-cut", workspace=place)
+
+
+def test_the_name_of_a_search_is_known_as_one(place, capsys):
+    (place / "runs" / "tune-lstm-0123").mkdir(parents=True)
+    (place / "runs" / "tune-lstm-0123" / "tune.json").write_text("{}")
+    for command in ("compare", "doctor", "predict", "report"):
+        for name in ("tune-lstm-0123", "tune-lstm", place / "runs" / "tune-lstm-0123"):
+            assert run(command, name, "-w", place) == 5
+            said = capsys.readouterr().err
+            assert "`tune-lstm-0123` is a search, no run" in said
+            assert "barcast train --tuned tune-lstm-0123" in said
+    assert run("report", "lstm-0", "-w", place) == 5
+    assert "search" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "flags",
+    ["--profile", "--final", "--epochs 3", "--seeds 2", "--track tensorboard", "--no-report", "--dry-run",
+     "--warm-start nope", "--output-dir out --fresh"],
+)  # fmt: skip
+def test_a_range_test_refuses_what_it_would_not_read(place, capsys, flags):
+    assert run("train", "lstm", "--range-test", *flags.split(), "-w", place, "--quiet") == 2
+    said = capsys.readouterr().err
+    assert "a range test makes no run and does not read" in said
+    assert all(word in said for word in flags.split() if word.startswith("--"))
+    assert not (place / "range-tests").exists()
 
 
 def test_a_feature_set_that_is_not_there_is_found_by_a_dry_run_too(place, capsys):

@@ -12,6 +12,8 @@ import numpy as np
 import polars as pl
 import pytest
 
+import barcast
+from barcast.core.errors import UsageError
 from barcast.core.runs import list_runs, open_run
 from barcast.core.workspace import Workspace
 from barcast.pipeline import predict as room
@@ -364,6 +366,21 @@ def test_rules_that_cannot_be_kept_are_computed_once_all_the_same(spare, monkeyp
     for segment in ("route", "weigh", "route"):
         assert {name for table in tables.of(segment, 5) for name in table["segment"]} == {segment}
     assert len(computed) == len(set(computed)) == len(tables.rules)
+
+
+def test_a_single_symbol_is_not_its_letters_and_missing_inputs_are_zeros(place):
+    found, name = ridge(place), market_of(Workspace(place), ridge(place)).bars.symbols[0]
+    answer = barcast.predict(found.name, workspace=place, symbols=name, allow_old=True)
+    assert set(answer.table["symbol"]) == {name}
+    loaded = barcast.load(found.name, workspace=place)
+    inputs = np.zeros((3, len(loaded.features) + 1))
+    assert np.isfinite(loaded.predict(inputs)).all()
+    for broken in (np.nan, np.inf, 1e300):
+        inputs[1, 2] = broken
+        with pytest.raises(
+            UsageError, match=r"1 of .* inputs are NaN or infinite\n  -> missing values must be 0"
+        ):
+            loaded.predict(inputs)
 
 
 def test_a_comparison_without_predictions_names_what_makes_them_again(spare, capsys):

@@ -407,15 +407,21 @@ def test_the_probes_rows_are_a_sample_of_the_lives():
 
 
 @pytest.mark.parametrize(
-    ("typed", "kept"),
+    ("target", "typed", "kept"),
     [
-        ([], "train"),
-        (["plan", "train", "gru", "--on", "a10", "--json"], "train gru"),
-        (["plan", "train", "gru", "--target", "rank", "--target=h100", "-q"], "train gru --target rank"),
+        ("this", [], "train"),
+        ("a10", ["plan", "train", "gru", "--on", "a10", "--json"], "train gru --device cuda"),
+        ("a10", ["plan", "train", "--device=cuda:1", "--on", "a10"], "train --device=cuda:1"),
+        ("this", ["plan", "train", "gru", "--target", "rank", "--on=this", "-q"], "train gru --target rank"),
+        (
+            "h100",
+            ["plan", "train", "gru", "--target", "rank", "--target=h100"],
+            "train gru --target rank --device cuda",
+        ),
     ],
 )
-def test_the_next_command_is_the_planned_one_without_a_plans_own_words(typed, kept, monkeypatch):
+def test_the_next_command_is_the_planned_one_without_a_plans_own_words(target, typed, kept, monkeypatch):
     from barcast.cli.plan import _training_command
 
-    monkeypatch.setattr("sys.argv", ["barcast", *typed])
-    assert _training_command() == f"barcast {kept}"
+    monkeypatch.setattr("sys.argv", ["/somewhere/else/bin/barcast", *typed])
+    assert _training_command(target) == f"barcast {kept}"

@@ -74,7 +74,7 @@ def test_what_it_suggests_learns_and_what_it_warns_of_does_not(tmp_path, amp):
     if amp == "off":
         again = range_test(network_for(), data, config, loss, Progress(False), num_steps=150)
         assert again == found
-        config = replace(config, epochs=3)
+        config = replace(config, epochs=6)
         _, good = fit(tmp_path / "a", data, score, replace(config, lr=found.suggested))
         _, low = fit(tmp_path / "b", data, score, replace(config, lr=1e-5))
         assert good.best_score > max(low.best_score, 0.0) + 0.2

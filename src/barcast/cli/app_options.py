@@ -19,7 +19,7 @@ WorkspaceOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, nothing else.")]
 TimeBudgetOption = Annotated[
-    float | None, typer.Option(help="Minutes that a run may take where --size auto chooses (120).")
+    float | None, typer.Option(help="Minutes for trials and run where --size auto chooses (120).")
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Nothing but the result, in short.")]
 TrackOption = Annotated[
@@ -74,4 +74,6 @@ def numbers(text: str | None, flag: str) -> tuple[int, ...] | None:
     try:
         return None if text is None else tuple(int(word) for word in words(text) or ())
     except ValueError as error:
-        raise UsageError(f"{flag}: expected whole numbers such as 1,5,20, found `{text}`") from error
+        raise UsageError(
+            f"{flag}: expected whole numbers such as 1,5,20, found `{text}`", f"{flag} 5, or {flag} 1,5,20"
+        ) from error

@@ -124,7 +124,7 @@ def _print_run(found: Plan) -> None:
         typer.echo(f"note: {note}")
     if not found.fits:
         typer.echo("this does not fit: --size, --batch-size, --limit or --features core12 make it smaller")
-    typer.echo(f"next: {_training_command()}")
+    typer.echo(f"next: {_training_command(found.target)}")
 
 
 def _print_memory(title: str, plan: MemoryPlan) -> None:
@@ -168,10 +168,9 @@ def _with_unit(value: float, unit: str) -> str:
     return f"{digits} {text.removeprefix(digits)}{unit}"
 
 
-def _training_command() -> str:
-    """Return the planned command: what was typed, without the words that only a plan reads."""
-    from barcast.cli.show import program
-    from barcast.planning.machine import is_target
+def _training_command(target: str) -> str:
+    """Return the planned command: what was typed, without what only a plan reads, on a GPU for a GPU."""
+    from barcast.planning.machine import THIS, is_target
 
     words = sys.argv[1:]
     kept, skip = [], False
@@ -183,4 +182,7 @@ def _training_command() -> str:
             skip = not joined
         else:
             kept.append(word)
-    return f"{program()} {shlex.join(kept if kept[:1] == ['train'] else ['train'])}"
+    kept = kept if kept[:1] == ["train"] else ["train"]
+    if target != THIS and not any(word.partition("=")[0] == "--device" for word in kept):
+        kept += ["--device", "cuda"]
+    return shlex.join(["barcast", *kept])

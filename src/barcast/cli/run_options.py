@@ -45,7 +45,10 @@ def _declared(
     epochs: Annotated[int | None, typer.Option(help="Most epochs.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Labels a step.")] = None,
     lr: Annotated[
-        float | None, typer.Option("--lr", "--learning-rate", help="Highest learning rate.")
+        float | None,
+        typer.Option(
+            "--lr", "--learning-rate", help="Highest learning rate (0.003 up to width 64, less for wider)."
+        ),
     ] = None,
     optimizer: Annotated[str | None, typer.Option(help="adamw, adam or sgd.")] = None,
     weight_decay: Annotated[float | None, typer.Option(help="AdamW weight decay.")] = None,
@@ -55,7 +58,7 @@ def _declared(
         int | None, typer.Option(help="Width of the symbol embedding; 0: no identity.")
     ] = None,
     id_dropout: Annotated[
-        float | None, typer.Option(help='How often a training sample is shown as "never seen".')
+        float | None, typer.Option(help='How often a training sample is shown as "never seen" (0.6).')
     ] = None,
     static: Annotated[
         str | None, typer.Option(help="Attributes with an embedding each: industry,board,exchange.")

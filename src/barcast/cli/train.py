@@ -71,8 +71,11 @@ def train(
 ) -> None:
     """Train a model on the whole store, compare it with naive rows and ridge, write the report."""
     from barcast.cli.show import print_models
+    from barcast.core.memory import keep_freed_memory
     from barcast.core.progress import Progress
     from barcast.core.workspace import Workspace
+    from barcast.pipeline.range_test import check_read
+    from barcast.pipeline.results import check_output_dir
     from barcast.pipeline.settings import resolve
     from barcast.pipeline.tune import tuned_config
     from barcast.pipeline.workflow import refit_config
@@ -81,6 +84,16 @@ def train(
     if list_models:
         print_models(json_output)
         return
+    keep_freed_memory()
+    if range_test:
+        check_read({
+            **flags, "final": final, "refit": refit, "fresh": fresh, "open_test": open_test,
+            "no_report": not report, "output_dir": output_dir, "profile": profile, "track": track,
+            "track_project": track_project, "track_workspace": track_workspace,
+            "track_online": track_online, "dry_run": dry_run,
+        })  # fmt: skip
+    if output_dir is not None:
+        check_output_dir(output_dir)
     place, flags = Workspace.find(workspace), {**flags, "time_budget": time_budget}
     mirror = open_mirror(
         place, words(track), project=track_project, team=track_workspace, online=track_online
@@ -90,12 +103,12 @@ def train(
     if refit:
         parent, resolved = refit_config(place, refit, flags, config, model)
     else:
-        parent, resolved = (
-            None,
-            resolve(place, model or "lstm", flags, config, progress=Progress(enabled=not quiet)),
-        )
+        parent, resolved = None, resolve(
+            place, model or "lstm", flags, config, compare_sizes=not (dry_run or range_test),
+            progress=Progress(enabled=not quiet),
+        )  # fmt: skip
     if dry_run:
-        _describe(place, resolved, json_output, quiet)
+        _describe(place, resolved, {"parent": parent, "profile": profile}, json_output, quiet)
         return
     if range_test:
         _test_rates(place, resolved, json_output, quiet)
@@ -107,25 +120,23 @@ def train(
     _train(place, resolved, how, json_output, quiet)
 
 
-def _describe(place: Workspace, config: RunConfig, json_output: bool, quiet: bool) -> None:
+def _describe(
+    place: Workspace, config: RunConfig, how: dict[str, Any], json_output: bool, quiet: bool
+) -> None:
     from barcast.cli.show import echo_config, print_description, print_json
     from barcast.core.progress import Progress
-    from barcast.pipeline.dataset import resolve_features
     from barcast.pipeline.workflow import describe
 
-    resolve_features(place, config.data.features)  # so that a name that nothing has is refused here too
     echo_config(config.plain(), Progress(enabled=not quiet))
-    description = describe(place, config)
+    description = describe(place, config, **how)
     print_json(description) if json_output else print_description(description)
 
 
 def _test_rates(place: Workspace, config: RunConfig, json_output: bool, quiet: bool) -> None:
     from barcast.cli.show import echo_config, print_json
-    from barcast.core.memory import keep_freed_memory
     from barcast.core.progress import Progress
     from barcast.pipeline.range_test import range_test
 
-    keep_freed_memory()
     progress = Progress(enabled=not quiet)
     echo_config(config.plain(), progress)
     found = range_test(place, config, progress=progress)
@@ -145,11 +156,9 @@ def _train(place: Workspace, config: RunConfig, how: dict[str, Any], json_output
     from barcast.cli.diagnosis import print_profile
     from barcast.cli.show import echo_config, print_compared, print_forecasts, print_json
     from barcast.core.interruption import signals_taken
-    from barcast.core.memory import keep_freed_memory
     from barcast.core.progress import Progress
     from barcast.pipeline.tracked import train_tracked
 
-    keep_freed_memory()
     progress = Progress(enabled=not quiet)
     echo_config(config.plain(), progress)
     with signals_taken():

@@ -51,11 +51,15 @@ def tune(
     from barcast.pipeline.tune import tune as search
 
     place = Workspace.find(workspace)
-    resolved, varied = plan_search(place, model or "lstm", flags, config, space)
+    progress = Progress(enabled=not quiet)
+    keep_freed_memory()
+    resolved, varied = plan_search(
+        place, model or "lstm", flags, config, space, compare_sizes=not (list_space or dry_run),
+        progress=progress,
+    )  # fmt: skip
     if list_space:
         print_json(varied.plain()) if json_output else typer.echo(varied.to_toml(), nl=False)
         return
-    progress = Progress(enabled=not quiet)
     echo_config(resolved.plain(), progress)
     if dry_run:
         found = describe_search(place, resolved, varied) | {"trials": trials}
@@ -66,7 +70,6 @@ def tune(
             "torchrun divides one training, not a search",
             "the same command without torchrun; --parallel 2 runs two trials at once",
         )
-    keep_freed_memory()
     with signals_taken(), resumed_by(command_line()):
         done = search(
             place, resolved, varied, trials=trials, minutes=time_budget, parallel=parallel, progress=progress

@@ -10,7 +10,7 @@ import math
 import tomllib
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -58,8 +58,43 @@ def read_values(kind: type, values: Mapping[str, Any], where: str) -> dict[str, 
     hints = typing.get_type_hints(kind)
     for key in values:
         if key not in names:
-            raise UsageError(f"{where}: unknown key `{key}`", nearest(key, names))
+            raise UsageError(f"{where}: unknown key `{key}`", also_called(kind, key) or nearest(key, names))
     return {key: _convert(hints[key], value, f"{where}.{key}") for key, value in values.items()}
+
+
+def also_called(kind: type, name: str) -> str:
+    """Return, as a question, the field of ``kind`` that flags or others call ``name``; empty where none is.
+
+    Such names are the dataclass's ``ALSO_CALLED``, where it has one.
+    """
+    known: Mapping[str, str] = getattr(kind, "ALSO_CALLED", {})
+    return f"did you mean `{known[name]}`?" if name in known else ""
+
+
+def takes_several(kind: type, name: str) -> bool:
+    """Return whether a field of the dataclass ``kind`` is a list."""
+    return typing.get_origin(typing.get_type_hints(kind).get(name)) is tuple
+
+
+def items(given: Any, where: str, kind: type | None = None) -> tuple[Any, ...]:
+    """Return what was given in Python for a list; a single word or number is a list of one.
+
+    A word is a sequence too, of letters: nobody means those. None is an empty list; a set, which has no
+    order, is sorted.
+
+    Raises
+    ------
+    UsageError
+        Naming ``where``, on anything but a list or its single item, and on items that are no ``kind``.
+    """
+    if given is None:
+        return ()
+    if isinstance(given, str | int | float):
+        given = (given,)
+    elif isinstance(given, Mapping | bytes) or not isinstance(given, Iterable):
+        raise UsageError(f"{where}: expected a list, found `{given!r}`", _A_LIST)
+    found = tuple(sorted(given, key=str) if isinstance(given, Set) else given)
+    return found if kind is None else tuple(_convert(kind, item, where) for item in found)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -74,6 +109,7 @@ def meant(name: str, known: Iterable[str]) -> str:
     return f"did you mean `{near[0]}`?" if near else ""
 
 
+_A_LIST = 'write a list, as in [1, 5] or ["AAPL", "MSFT"]'
 _EXAMPLES = {
     int: "write a whole number, as in 3",
     float: "write a number, as in 0.5",
@@ -92,11 +128,14 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return _convert(next(a for a in arguments if a is not type(None)), value, where)
     if origin is typing.Literal:
         if value not in arguments:
-            raise UsageError(f"{where}: `{value}` is not one of {', '.join(map(str, arguments))}")
+            raise UsageError(
+                f"{where}: `{value}` is not one of {', '.join(map(str, arguments))}",
+                meant(str(value), arguments) or "write one of them, or leave it out: the default is taken",
+            )
         return value
     if origin is tuple:
         if not isinstance(value, list | tuple):
-            raise UsageError(f"{where}: expected a list, found `{value!r}`")
+            raise UsageError(f"{where}: expected a list, found `{value!r}`", _A_LIST)
         return tuple(_convert(arguments[0], item, where) for item in value)
     if origin is dict:
         if not isinstance(value, Mapping):

@@ -159,11 +159,24 @@ def open_run(workspace: Workspace, name: str) -> RunFolder:
     if found:
         names = ", ".join(run.name for run in found)
         raise RunError(f"`{name}` begins the names of several runs: {names}", "give more of the name")
+    if search := _search(workspace, name):
+        raise RunError(
+            f"`{search}` is a search, no run",
+            f"{command_to_type(workspace, 'train', '--tuned', search)}   (trains its best)",
+        )
     if not runs:
         raise RunError(f"no run called `{name}`: this workspace has none yet", "barcast train lstm")
     near = difflib.get_close_matches(name, [run.name for run in runs], n=3, cutoff=0.3)
     nearest = ", ".join(near or [run.name for run in runs[-3:]])
     raise RunError(f"no run called `{name}`; the nearest: {nearest}", "barcast runs   (lists all of them)")
+
+
+def _search(workspace: Workspace, name: str) -> str:
+    """Return the search that is meant by a name, the beginning of it or a path; empty where none is."""
+    if (Path(name) / "tune.json").is_file():
+        return Path(name).resolve().name
+    names = sorted(path.parent.name for path in workspace.runs.glob("tune-*/tune.json"))
+    return next((each for each in names if each.startswith(name)), "")
 
 
 def _champion(workspace: Workspace) -> RunFolder:

@@ -45,10 +45,11 @@ class TransformerConfig:
 
     def __post_init__(self) -> None:
         check_options(self, hidden_size=1, num_layers=1, num_heads=1, feedforward=1, stock_embedding_dim=0)
-        if self.hidden_size % (2 * self.num_heads):
+        if self.hidden_size % (unit := 2 * self.num_heads):
+            wider = -(-self.hidden_size // unit) * unit
             raise UsageError(
-                f"`hidden_size` must be a multiple of twice `num_heads` ({2 * self.num_heads}), "
-                f"got {self.hidden_size}"
+                f"`hidden_size` must be a multiple of twice `num_heads` ({unit}), got {self.hidden_size}",
+                " or ".join(f"--hidden-size {width}" for width in (wider - unit, wider) if width),
             )
 
 

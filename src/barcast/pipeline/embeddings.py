@@ -28,6 +28,7 @@ from barcast.evaluation.neighbours import (
 )
 from barcast.pipeline.attributes import known_attributes, values_of
 from barcast.pipeline.load import check_there
+from barcast.pipeline.unfinished import check_done
 from barcast.store import MarketStore
 from barcast.store.facts import Told, join_facts, read_facts
 from barcast.store.names import resolve_names
@@ -248,8 +249,7 @@ def read_embeddings(
     DataError
         When the table of facts cannot be read.
     """
-    if not run.is_done:
-        raise RunError(f"run `{run.name}` is not finished", "run the same `barcast train` again: it resumes")
+    check_done(run)
     check_there(run, run.weights, "weights")
     from safetensors import safe_open
 

@@ -22,6 +22,7 @@ from barcast.models.registry import model_entry
 from barcast.pipeline.attributes import attribute_values, identity_codes, sizes_of
 from barcast.pipeline.dataset import embedding_index, run_features
 from barcast.pipeline.settings import RunConfig, from_run
+from barcast.pipeline.unfinished import check_done
 from barcast.store import MarketStore
 from barcast.store.names import read_names
 from barcast.windows.normalise import FittedScaler
@@ -125,7 +126,8 @@ class LoadedRun:
         Raises
         ------
         UsageError
-            On inputs of another shape, not as many symbols as windows, or rows that the embedding lacks.
+            On inputs of another shape or with NaN, not as many symbols as windows, or rows that the
+            embedding lacks.
         SymbolError
             As for `index`.
         """
@@ -136,9 +138,16 @@ class LoadedRun:
                 f"`{self.name}` reads inputs ({', '.join(map(str, wanted))}), got {shape}",
                 "its columns are `features` and then the validity",
             )
+        with np.errstate(over="ignore"):  # what float32 cannot hold is refused as infinite
+            values = np.asarray(inputs, np.float32)
+        if num_broken := int((~np.isfinite(values)).sum()):
+            raise UsageError(
+                f"{num_broken:,} of {values.size:,} inputs are NaN or infinite",
+                "missing values must be 0, as in training; the last column, the validity, tells of them",
+            )
         if not self.is_network:
-            return np.asarray(self.module.predict(np.asarray(inputs, np.float32)), np.float64)
-        return self._through(np.asarray(inputs, np.float32), symbol)
+            return np.asarray(self.module.predict(values), np.float64)
+        return self._through(values, symbol)
 
     def _through(self, inputs: F32, symbol: str | Sequence[str | None] | I64 | None) -> F64:
         import torch
@@ -188,8 +197,7 @@ def load(workspace: Workspace, run: RunFolder) -> LoadedRun:
     RunError
         When it is not finished, or its weights are missing, damaged, of another shape or not numbers.
     """
-    if not run.is_done:
-        raise RunError(f"run `{run.name}` is not finished", "run its `barcast train` again: it resumes")
+    check_done(run)
     config, state = from_run(run.read("config.json")), run.read("state.json")
     features = run_features(run, state["feature_set"])
     scaler = state["scaler"]

@@ -1,36 +1,26 @@
-"""``barcast plan train`` and ``--size auto``: from a config and the store to a plan, without training."""
+"""``barcast plan train``: from a config and the store to a plan, without training."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
-from barcast.core.errors import ResourceError, UsageError
-from barcast.core.progress import Progress, clock, count
+from barcast.core.errors import UsageError
+from barcast.core.progress import Progress, clock
 from barcast.core.workspace import Workspace
 from barcast.models.heads import head_of
 from barcast.models.network import Sizes
-from barcast.models.registry import ModelEntry, model_entry
+from barcast.models.registry import model_entry
 from barcast.pipeline.attributes import attributes_of, sizes_of, vocabularies
 from barcast.pipeline.dataset import enough_history, make_target, resolve_features, teaching_rows
 from barcast.pipeline.market import Market, held_out, load_market
-from barcast.pipeline.settings import RunConfig, resolve
+from barcast.pipeline.settings import RunConfig, Sized
 from barcast.pipeline.train import SCORED
 from barcast.planning.machine import THIS, device_of
-from barcast.planning.network import beside_embeddings
 from barcast.planning.plan import Plan, make_plan
-from barcast.planning.rules import independent_labels
 from barcast.planning.workload import Workload
 from barcast.windows.index import cut_stretches, random_phases
-
-#: The network without any preset.
-DEFAULT = "default"
-#: Minutes that a run may take where ``--size auto`` chooses.
-TIME_BUDGET = 120.0
 
 
 def plan_train(
@@ -56,7 +46,8 @@ def plan_train(
     progress.note("reading the store, checking bars, making labels")
     work = workload(workspace, config, load_market(workspace, config.data))
     progress.note(f"measuring a few steps of {work.model} on rows of the right shape")
-    return make_plan(work, target)
+    found = make_plan(work, target)
+    return replace(found, notes=(*found.notes, *_still_to_compare(config.sized)))
 
 
 def check_is_network(model: str) -> None:
@@ -110,93 +101,14 @@ def workload(workspace: Workspace, config: RunConfig, market: Market) -> Workloa
     )
 
 
-@dataclass(frozen=True)
-class ChosenSize:
-    """What ``--size auto`` came to.
-
-    Attributes
-    ----------
-    size : str
-        A preset, or ``default`` for the network without one.
-    options : mapping
-        What the size stands for.
-    reasons : tuple of str
-        One line a size that was looked at, largest first.
-    """
-
-    size: str
-    options: Mapping[str, Any]
-    reasons: tuple[str, ...]
-
-
-def choose_size(
-    workspace: Workspace, model: str, flags: Mapping[str, Any], file: Path | None = None,
-    *, minutes: float | None = None, progress: Progress | None = None,
-    planned: Callable[[Workload], Plan] = make_plan,
-) -> ChosenSize:  # fmt: skip
-    """Choose the largest preset that the labels support, that fits, and whose run stays in the time budget.
-
-    What the labels support is a rule, not a search: no more parameters beside embeddings than independent
-    labels. It needs no step; only sizes that it allows are measured.
-
-    Parameters
-    ----------
-    flags : mapping
-        Options of the run without its size; those that name a width or depth win over any preset.
-    minutes : float, optional
-        The budget, 120 by default.
-
-    Raises
-    ------
-    ResourceError
-        When not even the network without a preset fits into memory.
-    """
-    check_is_network(model)
-    minutes = TIME_BUDGET if minutes is None else minutes
-    if not minutes > 0:
-        raise UsageError(f"`time_budget` must be positive, got {minutes}", "--time-budget 120")
-    progress = progress or Progress(enabled=False)
-    entry = model_entry(model)
-    sizes: dict[str, Mapping[str, Any]] = {DEFAULT: {}, **entry.sizes}
-    configs = {
-        name: resolve(workspace, model, {**flags, "size": None if name == DEFAULT else name}, file)
-        for name in sizes
-    }
-    base = configs[DEFAULT]
-    progress.note("--size auto: reading the store to see what its labels support")
-    work = workload(workspace, base, load_market(workspace, base.data))
-    supported = independent_labels(work.num_teaching_rows, base.data.horizons)
-    reasons: list[str] = []
-    for name in reversed(sizes):
-        refused = _refusal(
-            entry, replace(work, options=configs[name].options), supported, minutes, planned, name
-        )
-        reasons.append(f"{name}: {refused or 'the largest that does'}")
-        progress.note(f"--size auto: {reasons[-1]}")
-        if not refused:
-            return ChosenSize(name, sizes[name], tuple(reasons))
-    raise ResourceError(
-        f"no size of `{model}` fits this machine: {reasons[-1]}",
-        "a smaller --batch-size, --look-back-window or --limit; `barcast plan train` says what takes it",
+def _still_to_compare(sized: Sized | None) -> tuple[str, ...]:
+    """Say what a training does that a plan of ``--size auto`` does not."""
+    if sized is None or len(sized.candidates) == 1:
+        return ()
+    return (
+        f"this is the plan of {sized.size}: `train` first compares {', '.join(sized.candidates)} on `stop`, "
+        f"half an epoch each, {clock(sized.trial_seconds)} in all, and takes the largest that it supports",
     )
-
-
-def _refusal(
-    entry: ModelEntry, work: Workload, supported: int, minutes: float, planned: Callable[[Workload], Plan],
-    name: str,
-) -> str:  # fmt: skip
-    """Say why a size will not do; empty where it does. The smallest is refused by memory only."""
-    shared = beside_embeddings(entry, work.options, work.sizes)
-    if name != DEFAULT and shared > supported:
-        return f"{count(shared)} parameters beside embeddings, {count(supported)} independent labels"
-    plan = planned(work)
-    if not plan.fits:
-        short = plan.host if plan.host.fits is False or plan.device is None else plan.device
-        there = gib(short.available or 0)
-        return f"needs {gib(short.peak)} of memory, {there} are available, a tenth stays free"
-    if name != DEFAULT and plan.run_seconds > 60 * minutes:
-        return f"a run would take {clock(plan.run_seconds)}, the budget is {clock(60 * minutes)}"
-    return ""
 
 
 def gib(size: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,14 @@ from barcast.pipeline.market import load_market
 from barcast.pipeline.settings import RunConfig
 from barcast.pipeline.train import check_look_back, in_one_spelling
 from barcast.reports.rate_curve import rate_curve
+
+#: Options of a training that a test of a few hundred steps on fresh weights has no use for.
+_UNREAD = (
+    "epochs", "warmup", "evaluations_per_epoch", "patience", "num_seeds", "warm_start", "checkpoint_seconds",
+    "final", "refit", "fresh", "open_test", "no_report", "output_dir", "profile", "track", "track_project",
+    "track_workspace", "track_online", "dry_run",
+)  # fmt: skip
+_FLAGS = {"num_seeds": "seeds"}
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,23 @@ class RangeTested:
         """Return plain values for JSON."""
         found: dict[str, Any] = to_plain(self)
         return found
+
+
+def check_read(given: Mapping[str, Any]) -> None:
+    """Refuse options (by name; None and False are not given) that a range test would not read.
+
+    Raises
+    ------
+    UsageError
+        Naming all of them.
+    """
+    unread = [n for n, value in given.items() if n in _UNREAD and value is not None and value is not False]
+    if unread:
+        flags = ", ".join(f"--{_FLAGS.get(name, name).replace('_', '-')}" for name in unread)
+        raise UsageError(
+            f"a range test makes no run and does not read {flags}",
+            "leave them out, or leave --range-test out",
+        )
 
 
 def range_test(

@@ -20,7 +20,7 @@ from barcast.pipeline.dataset import Dataset
 from barcast.pipeline.forecast import ScoreMap
 from barcast.pipeline.market import Market, segment_counts
 from barcast.pipeline.members import drop_checkpoints
-from barcast.pipeline.searched import SEARCH_FACTS, search_line
+from barcast.pipeline.searched import SEARCH_FACTS, search_lines
 from barcast.pipeline.settings import RunConfig
 from barcast.store import MarketStore
 from barcast.windows.index import MIN_BARS, own_bars
@@ -217,7 +217,7 @@ def model_card(run: RunFolder, dataset: Dataset) -> str:
         f"{market.config.delay}, horizons {', '.join(map(str, market.config.horizons))} {step}s",
     ]
     parent = info.get("parent")
-    lines += search_line(info)
+    lines += search_lines(info)
     if "members" in info:
         lines.append(f"- mean of {len(info['members'])} seeds: the outputs of so many networks are averaged")
     if "warm_start" in info:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +15,7 @@ from barcast.pipeline.market import Market
 from barcast.pipeline.settings import RunConfig, Tuned
 
 #: What run.json says of a search; it stays with the run when it is trained afresh.
-SEARCH_FACTS = ("num_trials", "tuned_by", "tuned_until")
+SEARCH_FACTS = ("num_trials", "tuned_by", "tuned_until", "size_auto")
 
 
 def check_search_knows_nothing_later(config: RunConfig, market: Market) -> None:
@@ -45,6 +47,8 @@ def remember_search(run: RunFolder, config: RunConfig) -> None:
     A search shapes no result: options that were trained before it chose them are the same run, which from
     then on is a chosen one.
     """
+    if config.sized is not None:
+        run.update(size_auto=config.sized.facts())
     if config.tuned is not None:
         _remember(run, config.tuned)
 
@@ -59,6 +63,9 @@ def inherit_search(run: RunFolder, other: RunFolder) -> None:
     tuned = _search_of(other)
     if tuned is not None:
         _remember(run, tuned)
+    sized = other.info.get("size_auto")
+    if sized is not None and "size_auto" not in run.info:
+        run.update(size_auto=sized)
 
 
 def _search_of(run: RunFolder) -> Tuned | None:
@@ -81,10 +88,17 @@ def _remember(run: RunFolder, tuned: Tuned) -> None:
         run.update(**found)
 
 
-def search_line(info: dict[str, object]) -> list[str]:
-    """Return the line of a model card that says so; none for options that nobody searched."""
-    trials = info.get("num_trials")
-    if not isinstance(trials, int):
-        return []
-    found = f"options chosen among {counted(trials, 'trial')} on `stop` by `{info['tuned_by']}`"
-    return [f"- {found}: scores on `stop` flatter it"]
+def search_lines(info: Mapping[str, Any]) -> list[str]:
+    """Return the lines of a model card that say so; none for options that nobody searched."""
+    lines = []
+    if trials := info.get("num_trials"):
+        found = f"options chosen among {counted(trials, 'trial')} on `stop` by `{info['tuned_by']}`"
+        lines.append(f"- {found}: scores on `stop` flatter it")
+    if sized := info.get("size_auto"):
+        lines.append(f"- size `{sized['size']}` chosen by `--size auto`: {'; '.join(sized['reasons'])}")
+    return lines
+
+
+def stop_known(market: Market) -> str:
+    """Return when the last label of `stop` became known, which is until when a search on it knows."""
+    return str(market.bars.calendar.times[market.labels.last_known_at[market.rows_of("stop")].max()])

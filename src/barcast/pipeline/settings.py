@@ -12,9 +12,20 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from barcast.core.config import from_plain, load_toml, nearest, read_values, to_plain
+from barcast.core.config import (
+    also_called,
+    from_plain,
+    items,
+    load_toml,
+    meant,
+    nearest,
+    read_values,
+    takes_several,
+    to_plain,
+)
 from barcast.core.errors import UsageError
 from barcast.core.workspace import Workspace
+from barcast.planning.machine import is_target
 from barcast.tracking.config import track_settings
 from barcast.training.config import LATER_OPTIONS, TrainConfig, lr_for
 
@@ -92,6 +103,52 @@ class Tuned:
             )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Sized:
+    """What ``--size auto`` came to; like a search it shapes no result beside the widths that it chose.
+
+    Attributes
+    ----------
+    size : str
+        A preset, or ``default`` for the network without one.
+    options : mapping
+        What the size stands for.
+    candidates : tuple of str
+        Sizes that the plan lets through, smallest first.
+    trial_seconds : float
+        What comparing them on `stop` takes, as planned; 0 for a single one.
+    num_compared : int
+        How many were compared on `stop`; 0 where the plan alone decided.
+    until : str
+        When the last label of that `stop` became known; empty where nothing was compared.
+    reasons : tuple of str
+        One line a size that was looked at, smallest first.
+    """
+
+    size: str
+    options: Mapping[str, Any]
+    candidates: tuple[str, ...]
+    trial_seconds: float = 0.0
+    num_compared: int = 0
+    until: str = ""
+    reasons: tuple[str, ...]
+
+    def facts(self) -> dict[str, Any]:
+        """Return what run.json says of it."""
+        return {"size": self.size, "num_compared": self.num_compared, "reasons": list(self.reasons)}
+
+    def beside(self, tuned: Tuned | None, model: str) -> Tuned | None:
+        """Return the search whose trials a run is to count: those of the sizes beside those of ``tuned``."""
+        if not self.num_compared:
+            return tuned
+        if tuned is None:
+            return Tuned(model=model, run=SIZE_AUTO, trials=self.num_compared, until=self.until)
+        return replace(
+            tuned, run=f"{tuned.run}, {SIZE_AUTO}", trials=tuned.trials + self.num_compared,
+            until=max(tuned.until, self.until),
+        )  # fmt: skip
+
+
 def _is_time(text: str) -> bool:
     try:
         return not text or bool(datetime.fromisoformat(text))
@@ -99,6 +156,8 @@ def _is_time(text: str) -> bool:
         return False
 
 
+#: How the comparison of sizes is called where a search would be named.
+SIZE_AUTO = "--size auto"
 #: Tables that every model shares.
 _SHARED: dict[str, type] = {"data": DataConfig, "train": TrainConfig}
 
@@ -120,6 +179,8 @@ class RunConfig:
         Options of the loop; None for models that the loop does not train.
     tuned : Tuned or None
         The search that chose the options.
+    sized : Sized or None
+        How the size was chosen, where nobody named one.
     """
 
     model: str
@@ -128,6 +189,7 @@ class RunConfig:
     options: Any
     train: TrainConfig | None
     tuned: Tuned | None = None
+    sized: Sized | None = None
 
     @property
     def num_seeds(self) -> int:
@@ -141,8 +203,8 @@ class RunConfig:
 
     def plain(self) -> dict[str, Any]:
         """Return the config as plain values, as saved in config.json."""
-        found: dict[str, Any] = to_plain(replace(self, tuned=None))
-        del found["tuned"]
+        found: dict[str, Any] = to_plain(replace(self, tuned=None, sized=None))
+        del found["tuned"], found["sized"]
         return found
 
     def identity(self) -> dict[str, Any]:
@@ -166,12 +228,13 @@ class RunConfig:
 
 def resolve(
     workspace: Workspace, model: str, flags: Mapping[str, Any] | None = None, file: Path | None = None,
-    *, progress: Progress | None = None,
+    *, compare_sizes: bool = False, progress: Progress | None = None,
 ) -> RunConfig:  # fmt: skip
     """Merge defaults, ``barcast.toml``, ``--config FILE`` and flags (flat names; None means not given).
 
-    The size ``auto`` is chosen here, by a plan, so that the config holds widths and not the word;
-    ``progress`` says why.
+    The size ``auto`` is chosen here, so that the config holds widths and not the word; ``progress`` says why.
+    A plan alone chooses it, and nothing is trained, unless ``compare_sizes`` lets `stop` choose among those
+    that the plan lets through.
 
     Raises
     ------
@@ -191,30 +254,55 @@ def resolve(
     merged = _from_files(workspace, file, {**kinds, "tuned": Tuned})
     tuned = _tuned(merged.pop("tuned"), model, file)
     flags = dict(flags or {})
-    size, minutes = flags.pop("size", None), flags.pop("time_budget", None)
+    size, minutes, sized = flags.pop("size", None), flags.pop("time_budget", None), None
     if size == "auto":
-        from barcast.pipeline.plan import choose_size  # local: a plan resolves configs itself
+        from barcast.pipeline.size import choose_size  # local: it resolves configs itself
 
-        chosen = choose_size(workspace, model, flags, file, minutes=minutes, progress=progress)
-        merged[model].update(chosen.options)
+        sized = choose_size(
+            workspace, model, flags, file, minutes=minutes, compare=compare_sizes, progress=progress
+        )
+        merged[model].update(sized.options)
+        tuned = sized.beside(tuned, model)
     elif minutes is not None:
         raise UsageError("`time_budget` is read by --size auto alone", "--size auto --time-budget 60")
     else:
         merged[model].update(_preset(entry, size))
     for name, value in flags.items():
-        if value is None:
-            continue
-        owner = "" if name == "seed" else next((part for part in kinds if name in _names(kinds[part])), None)
-        if owner is None or (owner == "train" and entry.kind != "network"):
-            raise UsageError(f"`{name}` is not an option of model `{model}`", _takers(name))
-        merged[owner].update(read_values(kinds[owner], {name: value}, owner) if owner else {name: value})
+        if value is not None:
+            owner, read = _read_flag(entry, kinds, name, value)
+            merged[owner].update(read)
     seed = _whole(merged[""].get("seed", 0), "seed")
     train = None
     options = entry.config(**merged[model])
     if entry.kind == "network":
         train = TrainConfig(**{"lr": lr_for(options.hidden_size), **merged["train"]}, seed=seed)
         check_device(train.device)
-    return RunConfig(model, seed, DataConfig(**merged["data"]), options, train, tuned)
+    return RunConfig(model, seed, DataConfig(**merged["data"]), options, train, tuned, sized)
+
+
+def _read_flag(
+    entry: ModelEntry, kinds: Mapping[str, type], name: str, value: Any
+) -> tuple[str, dict[str, Any]]:
+    """Return the table that an option belongs to ('' for none) and its value as that table holds it.
+
+    Raises
+    ------
+    UsageError
+        On an option that the model does not have, or a value of the wrong kind.
+    """
+    if name == "seed":
+        return "", {name: value}
+    owner = next((part for part in kinds if name in _names(kinds[part])), None)
+    if owner is None or (owner == "train" and entry.kind != "network"):
+        raise UsageError(f"`{name}` is not an option of model `{entry.name}`", _options_meant(name, entry))
+    if name == "target" and is_target(value):
+        raise UsageError(
+            f"--target {value}: that is a machine to plan for, not what to train on",
+            f"barcast plan train {entry.name} --target {value}",
+        )
+    if takes_several(kinds[owner], name):
+        value = items(value, f"{owner}.{name}")
+    return owner, read_values(kinds[owner], {name: value}, owner)
 
 
 def _tuned(told: Mapping[str, Any], model: str, file: Path | None) -> Tuned | None:
@@ -318,16 +406,21 @@ def _names(kind: type) -> set[str]:
     return {f.name for f in fields(kind)}
 
 
-def _takers(name: str) -> str:
-    """Say which models have an option, or where all of them are listed."""
+def _options_meant(name: str, entry: ModelEntry) -> str:
+    """Say which option of a model was meant, which models have it, or where all options are listed."""
     from barcast.models.registry import model_entries
 
+    own = [DataConfig, entry.config, *[TrainConfig] * (entry.kind == "network")]
+    if known := next(filter(None, (also_called(kind, name) for kind in own)), ""):
+        return known
     takers = [
         entry.name
         for entry in model_entries()
         if name in _names(entry.config) or (entry.kind == "network" and name in _names(TrainConfig))
     ]
-    return f"models that take it: {', '.join(takers)}" if takers else "barcast train --help"
+    if takers:
+        return f"models that take it: {', '.join(takers)}"
+    return meant(name, sorted({"seed", "size"}.union(*map(_names, own)))) or "barcast train --help"
 
 
 def from_run(plain: Mapping[str, Any]) -> RunConfig:
@@ -346,7 +439,8 @@ def from_run(plain: Mapping[str, Any]) -> RunConfig:
 
 def _whole(value: Any, where: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        wanted = "a whole number of 0 or more" if isinstance(value, int) else "a whole number"
         raise UsageError(
-            f"{where}: expected a whole number, found `{value!r}`", "0 or more, as in seed = 7 or --seed 7"
+            f"{where}: expected {wanted}, found `{value!r}`", "0 or more, as in seed = 7 or --seed 7"
         )
     return value

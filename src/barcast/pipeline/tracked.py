@@ -34,6 +34,8 @@ def train_tracked(
     ------
     UsageError
         When ``output_dir`` is a place that nothing can be copied to.
+    ResourceError
+        When it cannot be written.
     """
     progress = progress or Progress(enabled=False)
     if output_dir is not None:

@@ -47,6 +47,27 @@ SCORED = ("weigh", "route", "test")
 
 
 @dataclass(frozen=True)
+class Prepared:
+    """What a training begins with, and everything that it would refuse before it computes features.
+
+    Attributes
+    ----------
+    config : RunConfig
+        In one spelling (`in_one_spelling`), the warm start by its run's whole name.
+    market : Market
+    features : FeatureSet
+    attributes : Values
+    warm : WarmSource or None
+    """
+
+    config: RunConfig
+    market: Market
+    features: FeatureSet
+    attributes: Values
+    warm: WarmSource | None
+
+
+@dataclass(frozen=True)
 class Trained:
     """What training gives back to the verbs.
 
@@ -83,22 +104,18 @@ def train(
     progress = progress or Progress(enabled=False)
     entry = model_entry(config.model)
     started = time.perf_counter()
-    features = resolve_features(workspace, config.data.features)
-    market = _checked_market(workspace, config, market, progress)
-    config = in_one_spelling(config, market)
-    attributes = attributes_of(workspace, config, market)
-    config, warm = _warmed(workspace, config, market, features)
-    identity = _identity(config.identity(), market, features, attributes, warm)
+    ready = prepare(workspace, config, progress=progress, market=market)
+    config, market, features, warm = ready.config, ready.market, ready.features, ready.warm
+    identity = identity_of(config.identity(), market, features, ready.attributes, warm)
     run = run_folder(workspace, config.model, identity)
     if run.is_done and not fresh:
         progress.note(f"{run.name} is there already (use --fresh to train it again)")
         _remember_searches(run, config, warm)
         return Trained(run, market)
     _note_peculiarities(market, progress)
-    check_look_back(config, market)
     progress.note(f"features `{features.name}` for {count(len(market.bars))} bars")
     dataset = build_dataset(
-        market, workspace, features, tabular=entry.kind == "tabular", attributes=attributes
+        market, workspace, features, tabular=entry.kind == "tabular", attributes=ready.attributes
     )
     check_fits(entry, config, dataset)
     with writer_lock(run.path), failure_recorded(run):
@@ -120,6 +137,27 @@ def train(
         finish(run, dataset, outcome.facts, started, chosen_until=chosen_until, **times)
     progress.note(f"{run.name} done in {clock(time.perf_counter() - started)}")
     return Trained(run, market)
+
+
+def prepare(
+    workspace: Workspace, config: RunConfig, *, progress: Progress | None = None, market: Market | None = None
+) -> Prepared:
+    """Read what a training begins with, and refuse what makes no sense before anything is computed.
+
+    Raises
+    ------
+    UsageError
+        On features, attributes or a look-back that the store does not have, or a warm start of another shape.
+    RunError
+        When a search or the warm start knows what is to judge the run.
+    """
+    features = resolve_features(workspace, config.data.features)
+    market = _checked_market(workspace, config, market, progress or Progress(enabled=False))
+    config = in_one_spelling(config, market)
+    attributes = attributes_of(workspace, config, market)
+    check_look_back(config, market)
+    config, warm = _warmed(workspace, config, market, features)
+    return Prepared(config, market, features, attributes, warm)
 
 
 def _checked_market(
@@ -189,9 +227,10 @@ def _told(warm: WarmSource | None, progress: Progress) -> dict[str, Any]:
     return {"warm_start": warm.plain()}
 
 
-def _identity(
+def identity_of(
     plain: dict[str, Any], market: Market, features: FeatureSet, attributes: Values, warm: WarmSource | None
 ) -> str:
+    """Return a run's id: everything that shapes it, digested."""
     shaping = {**plain, "features_code": features.code_digest()}
     if attributes:
         shaping["attributes"] = digest(attributes)
@@ -221,6 +260,21 @@ def _calibrate_and_predict(
     return maps
 
 
+def refitted_market(
+    workspace: Workspace, parent: RunFolder, config: RunConfig, market: Market | None = None
+) -> Market:
+    """Return the market that a refit learns from, read where it is not given.
+
+    Raises
+    ------
+    RunError
+        When the run that is refitted knows more than its last session.
+    """
+    market = market or load_market(workspace, config.data)
+    check_known_by(workspace, parent, market.cutoff)
+    return market
+
+
 def refit(
     workspace: Workspace, parent: RunFolder, config: RunConfig, *, progress: Progress | None = None,
     market: Market | None = None, fresh: bool = False,
@@ -240,14 +294,13 @@ def refit(
     progress = progress or Progress(enabled=False)
     started = time.perf_counter()
     entry = model_entry(config.model)
-    market = market or load_market(workspace, config.data)
-    check_known_by(workspace, parent, market.cutoff)
+    market = refitted_market(workspace, parent, config, market)
     config = in_one_spelling(config, market)
     features = run_features(parent, config.data.features)
     attributes = attributes_of(workspace, config, market)
     warm = source_of_refit(workspace, parent)
     plain = {**config.identity(), "final_of": parent.info["id"]}
-    identity = _identity(plain, market, features, attributes, warm)
+    identity = identity_of(plain, market, features, attributes, warm)
     run = run_folder(workspace, f"{config.model}-final", identity)
     if run.is_done and not fresh:
         progress.note(f"{run.name} is there already")

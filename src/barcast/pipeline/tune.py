@@ -34,6 +34,7 @@ from barcast.models.registry import model_entry
 from barcast.pipeline.dataset import resolve_features
 from barcast.pipeline.market import Market, load_market
 from barcast.pipeline.search import Search, run_parallel, run_serial
+from barcast.pipeline.searched import stop_known
 from barcast.pipeline.settings import DataConfig, RunConfig, resolve
 from barcast.pipeline.train import in_one_spelling
 from barcast.pipeline.trials import Bench, with_options
@@ -69,6 +70,8 @@ class Tuning:
         Wall time of this call.
     next : str
         The command that trains the best.
+    size_trials : int
+        Sizes that ``--size auto`` had compared on the same `stop` before; they count too.
     """
 
     path: Path
@@ -78,6 +81,7 @@ class Tuning:
     until: str
     seconds: float
     next: str
+    size_trials: int = 0
 
     @property
     def name(self) -> str:
@@ -87,7 +91,7 @@ class Tuning:
     @property
     def num_trials(self) -> int:
         """How many candidates were looked at: the number that goes with every later score."""
-        return sum(record.is_tried for record in self.trials)
+        return sum(record.is_tried for record in self.trials) + self.size_trials
 
     @cached_property
     def best(self) -> TrialRecord:
@@ -117,6 +121,7 @@ class Tuning:
             "folder": str(self.path),
             "model": self.model,
             "num_trials": self.num_trials,
+            "size_trials": self.size_trials,
             "best": to_plain(self.best),
             "best_file": str(self.best_file),
             "trials": to_plain(self.trials),
@@ -133,17 +138,22 @@ def plan_search(
     flags: Mapping[str, Any] | None = None,
     file: Path | None = None,
     space_file: Path | None = None,
+    *,
+    compare_sizes: bool = False,
+    progress: Progress | None = None,
 ) -> tuple[RunConfig, Space]:
     """Return what all trials share, and what varies: options that are given leave the space.
 
-    Settings files say where the search starts. ``size`` fixes the options that it stands for.
+    Settings files say where the search starts. ``size`` fixes the options that it stands for; ``auto`` is
+    chosen as `resolve` does, with ``compare_sizes``.
 
     Raises
     ------
     UsageError
         On an option or a value that makes no sense, in any file or flag.
     """
-    config = replace(resolve(workspace, model, flags, file), tuned=None)
+    asked = resolve(workspace, model, flags, file, compare_sizes=compare_sizes, progress=progress)
+    config = replace(asked, tuned=None)
     if config.train is not None and (config.num_seeds > 1 or config.train.warm_start):
         raise UsageError(
             "a search judges single networks from fresh weights: it takes neither --seeds nor --warm-start",
@@ -240,18 +250,13 @@ def tune(
                 run_serial(search, Bench(workspace, config, market))
             train = command_to_type(workspace, "train", config.model, "--tuned", path.name)
             found = Tuning(
-                path, config.model, study.trials(), study.importance(), _stop_known(market),
-                time.monotonic() - started, train,
+                path, config.model, study.trials(), study.importance(), stop_known(market),
+                time.monotonic() - started, train, facts["size_trials"],
             )  # fmt: skip
         shutil.rmtree(path / "work", ignore_errors=True)
         write_text(found.best_file, _best_toml(found, config, space))
         write_json(path / "tune.json", {**search.facts, **found.plain(), "status": "done"})
     return found
-
-
-def _stop_known(market: Market) -> str:
-    """Return when the last label of `stop` became known."""
-    return str(market.bars.calendar.times[market.labels.last_known_at[market.rows_of("stop")].max()])
 
 
 def _warmup(config: RunConfig) -> int:
@@ -278,7 +283,8 @@ def describe_search(workspace: Workspace, config: RunConfig, space: Space) -> di
     market = load_market(workspace, config.data)
     path = workspace.runs / search_name(workspace, config, space, market)
     known = read_json(path / "tune.json") if (path / "tune.json").is_file() else {}
-    return {"tune": path.name, "done": known.get("num_trials", 0), "space": space.plain()}
+    done = known.get("num_trials", 0) - known.get("size_trials", 0)
+    return {"tune": path.name, "done": done, "space": space.plain()}
 
 
 def tuned_config(
@@ -323,9 +329,13 @@ def _values(config: RunConfig, space: Space) -> dict[str, Any]:
 def _begin(path: Path, config: RunConfig, space: Space, market: Market) -> dict[str, Any]:
     """Write down what is searched before anything is computed; return the facts that outlive this call."""
     file = path / "tune.json"
-    known = read_json(file) if file.is_file() else {"created": datetime.now(UTC).isoformat(), "threads": 0}
+    known: dict[str, Any] = {"created": datetime.now(UTC).isoformat(), "threads": 0, "size_trials": 0}
+    if file.is_file():
+        known |= read_json(file)
+    compared = config.sized.num_compared if config.sized else 0
     facts = {
         **known,
+        "size_trials": max(compared, known["size_trials"]),  # also where the size is named the next time
         "name": path.name,
         "model": config.model,
         "command": command_line(),

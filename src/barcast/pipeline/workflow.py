@@ -14,12 +14,13 @@ from barcast.core.workspace import Workspace
 from barcast.pipeline.compare import REFERENCE, Compared, compare_runs, market_again
 from barcast.pipeline.data import import_sample
 from barcast.pipeline.load import check_whole
-from barcast.pipeline.market import as_of, load_market, segment_counts
+from barcast.pipeline.market import as_of, segment_counts
 from barcast.pipeline.predict import Forecasts, predict
 from barcast.pipeline.record import check_market
 from barcast.pipeline.report import write_run_report
 from barcast.pipeline.settings import RunConfig, from_run, resolve
-from barcast.pipeline.train import refit, train
+from barcast.pipeline.train import prepare, refit, refitted_market, train
+from barcast.pipeline.unfinished import check_done
 
 
 @dataclass(frozen=True)
@@ -76,12 +77,7 @@ def train_and_report(
     a refit's forecasts are shown, but not kept as served. ``follow`` and ``profile`` are as for `train`.
     """
     progress = progress or Progress(enabled=False)
-    if profile and (parent is not None or config.train is None):
-        raise UsageError(
-            "`--profile` measures the steps of a network's training: a refit, or a model without, has none",
-            "barcast train lstm --profile",
-        )
-    resolve(workspace, REFERENCE)  # a mistake in its table is said now, not when the comparison needs it
+    _check_asked(workspace, config, parent, profile=profile)
     if parent is None:
         trained = train(workspace, config, fresh=fresh, progress=progress, follow=follow, profile=profile)
         if profile and not (trained.run.path / "profile.json").is_file():
@@ -101,6 +97,18 @@ def train_and_report(
         path = write_run_report(workspace, run, compared, market, forecasts)
         progress.note(f"report: {path}")
     return TrainedAndCompared(run, compared, path, refitted, forecasts)
+
+
+def _check_asked(workspace: Workspace, config: RunConfig, parent: RunFolder | None, *, profile: bool) -> None:
+    """Refuse, before anything is read, what a training or a refit could not do."""
+    if profile and (parent is not None or config.train is None):
+        raise UsageError(
+            "`--profile` measures the steps of a network's training: a refit, or a model without, has none",
+            "barcast train lstm --profile",
+        )
+    if parent is not None:
+        check_done(parent)
+    resolve(workspace, REFERENCE)  # a mistake in its table is said now, not when the comparison needs it
 
 
 def refit_config(
@@ -144,10 +152,18 @@ def _forecasts(
         return error
 
 
-def describe(workspace: Workspace, config: RunConfig) -> dict[str, Any]:
-    """Return what a training would do: rows, segments and labels, without training anything."""
-    resolve(workspace, REFERENCE)
-    market = load_market(workspace, config.data)
+def describe(
+    workspace: Workspace, config: RunConfig, *, parent: RunFolder | None = None, profile: bool = False
+) -> dict[str, Any]:
+    """Return what a training would do: rows, segments and labels, without training anything.
+
+    What `train_and_report` would refuse before it trains is refused here.
+    """
+    _check_asked(workspace, config, parent, profile=profile)
+    if parent is None:
+        market = prepare(workspace, config).market
+    else:
+        market = refitted_market(workspace, parent, config)
     times, counts = market.bars.calendar.times, segment_counts(market)
     return {
         "model": config.model,
@@ -173,6 +189,7 @@ def report_again(
         raise RunError(
             f"`{run.name}` is a refit: its evidence is its parent's", f"barcast report {run.info['parent']}"
         )
+    check_done(run)
     check_whole(run)
     market = market_again(workspace, run, progress)
     compared = compare_runs(workspace, [run], open_test=open_test, market=market, progress=progress)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from barcast.core.errors import UsageError
 
@@ -23,6 +23,9 @@ LONGEST_LAG = 10
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Options of the loop."""
+
+    #: What flags, and other libraries, call some of them.
+    ALSO_CALLED: ClassVar[dict[str, str]] = {"learning_rate": "lr", "seeds": "num_seeds"}
 
     epochs: int = 4
     """Most epochs; early stopping usually ends sooner."""

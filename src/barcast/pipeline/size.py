@@ -1,0 +1,339 @@
+"""``--size auto``: the largest network that a plan lets through and that `stop` supports.
+
+The plan chooses the candidates, and trains nothing. Where there are several and somebody is going to train,
+each is trained for half an epoch and judged on `stop`. What was planned and tried is kept, trial by trial::
+
+    cache/sizes/<model>-<id>/
+        size.json    candidates, refused sizes, and the score of every finished trial
+        work/        scratch of the running trial
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from barcast.core.atomic import read_json, write_json
+from barcast.core.config import digest, to_plain
+from barcast.core.errors import ResourceError, UsageError
+from barcast.core.progress import Progress, clock, count
+from barcast.core.workspace import Workspace
+from barcast.models.registry import model_entry
+from barcast.pipeline.attributes import attributes_of
+from barcast.pipeline.dataset import resolve_features
+from barcast.pipeline.market import Market, load_market
+from barcast.pipeline.plan import check_is_network, gib, workload
+from barcast.pipeline.searched import stop_known
+from barcast.pipeline.settings import SIZE_AUTO, RunConfig, Sized, resolve
+from barcast.pipeline.train import identity_of, in_one_spelling
+from barcast.pipeline.trials import Bench
+from barcast.planning.network import beside_embeddings
+from barcast.planning.plan import Plan, make_plan
+from barcast.planning.rules import independent_labels
+from barcast.planning.workload import Workload
+from barcast.store.lock import writer_lock
+
+#: The network without any preset.
+DEFAULT = "default"
+#: Minutes that comparing sizes and the run may take.
+TIME_BUDGET = 120.0
+#: A trial ends at its second look at `stop` of four: half an epoch.
+LOOKS, LOOKS_OF_AN_EPOCH = 2, 4
+
+#: Trains a config for half an epoch in a scratch folder; its best score on `stop`, or why there is none.
+Attempt = Callable[[RunConfig, Path], float | str]
+
+
+@dataclass
+class Decision:
+    """What is known so far about the sizes of one question.
+
+    Attributes
+    ----------
+    key : str
+        Digest of all that was asked: another question's answer is none of this one's.
+    candidates : dict of str to float
+        Sizes that the plan lets through, smallest first, and the planned seconds of a trial.
+    refused : dict of str to str
+        Why the plan refuses the others.
+    trials : dict of str to float or str
+        Score of each finished trial, or why it has none.
+    """
+
+    key: str
+    candidates: dict[str, float]
+    refused: dict[str, str]
+    trials: dict[str, float | str] = field(default_factory=dict)
+
+    @property
+    def has_scores(self) -> bool:
+        """Whether `stop` has anything to say."""
+        return any(isinstance(tried, float) for tried in self.trials.values())
+
+    @classmethod
+    def read(cls, file: Path, key: str, sizes: Iterable[str]) -> Decision | None:
+        """Return what a file knows about the question; None where it is missing, broken or of another."""
+        try:
+            found = cls(**read_json(file))
+            numbers = [*found.candidates.values()]
+            numbers += [tried for tried in found.trials.values() if not isinstance(tried, str)]
+            is_whole = (
+                found.key == key
+                and {*found.candidates, *found.refused} == {*sizes}
+                and {*found.trials} <= {*found.candidates}
+                and all(isinstance(number, float) and math.isfinite(number) for number in numbers)
+            )
+        except (OSError, ValueError, TypeError, AttributeError):
+            return None
+        return found if is_whole and found.candidates else None
+
+    def write(self, file: Path) -> None:
+        """Keep it; each finished trial is a line."""
+        write_json(file, asdict(self))
+
+
+def choose_size(
+    workspace: Workspace, model: str, flags: Mapping[str, Any], file: Path | None = None,
+    *, minutes: float | None = None, compare: bool = False, progress: Progress | None = None,
+    planned: Callable[[Workload], Plan] = make_plan, attempt: Attempt | None = None,
+) -> Sized:  # fmt: skip
+    """Choose the largest size that the plan lets through and, with ``compare``, that `stop` supports.
+
+    `stop` supports a size whose score after half an epoch is not below the best one of the smaller sizes.
+    Nothing later than `stop` is looked at.
+
+    Parameters
+    ----------
+    flags : mapping
+        Options of the run without its size; those that name a width or depth win over any preset.
+    minutes : float, optional
+        What trials and run may take, 120 by default.
+    compare : bool
+        Train the candidates where there are several. Without it nothing is trained, the largest is taken.
+    planned, attempt : callable, optional
+        What plans a workload, and what tries a candidate.
+
+    Raises
+    ------
+    UsageError
+        For a model that the loop does not train, or beside weights to start from.
+    ResourceError
+        When not even the smallest network fits into memory.
+    StoreBusyError
+        When another process compares the same.
+    """
+    progress = progress or Progress(enabled=False)
+    minutes = TIME_BUDGET if minutes is None else minutes
+    configs = _networks(workspace, model, flags, file, minutes)
+    base = configs[DEFAULT]
+    with progress.about(f"{SIZE_AUTO}: "):
+        progress.note("reading the store to see what its labels support")
+        market = load_market(workspace, base.data)
+        key = _key(workspace, configs, market, minutes)
+
+        def plan() -> Decision:
+            return plan_sizes(key, configs, workload(workspace, base, market), minutes, planned, progress)
+
+        if compare:
+            folder = workspace.cache / "sizes" / f"{model}-{key[:12]}"
+            trial = attempt or _half_epochs(workspace, base, market)
+            decision = _compared(folder, key, configs, plan, trial, progress)
+        else:
+            decision = plan()
+        return _told(model, decision, market, progress)
+
+
+def _told(model: str, decision: Decision, market: Market, progress: Progress) -> Sized:
+    """Say what a decision came to, size by size, and return it as a run keeps it."""
+    size, verdicts = judge(decision)
+    presets = _presets(model)
+    reasons = tuple(f"{name}: {verdicts[name]}" for name in presets)
+    for reason in reasons:
+        progress.note(reason)
+    candidates = decision.candidates
+    seconds = sum(candidates.values()) if len(candidates) > 1 else 0.0
+    found = Sized(
+        size=size, options=presets[size], candidates=tuple(candidates), trial_seconds=seconds, reasons=reasons
+    )
+    if not decision.has_scores:
+        return found
+    return replace(found, num_compared=len(decision.trials), until=stop_known(market))
+
+
+def _presets(model: str) -> dict[str, Mapping[str, Any]]:
+    return {DEFAULT: {}, **model_entry(model).sizes}
+
+
+def _networks(
+    workspace: Workspace, model: str, flags: Mapping[str, Any], file: Path | None, minutes: float
+) -> dict[str, RunConfig]:
+    """Return the config of each size; refuse what makes no sense beside ``auto``."""
+    check_is_network(model)
+    if not minutes > 0:
+        raise UsageError(f"`time_budget` must be positive, got {minutes}", "--time-budget 120")
+    found = {
+        name: resolve(workspace, model, {**flags, "size": None if name == DEFAULT else name}, file)
+        for name in _presets(model)
+    }
+    train = found[DEFAULT].train
+    if train is not None and train.warm_start:
+        raise UsageError(
+            f"{SIZE_AUTO} beside --warm-start: weights fit networks of their own size alone",
+            "name the size of the run that they come from",
+        )
+    return found
+
+
+def _key(workspace: Workspace, configs: Mapping[str, RunConfig], market: Market, minutes: float) -> str:
+    """Return a digest of the runs that the sizes would be, and of the budget: it decides who is tried."""
+    base = configs[DEFAULT]
+    features = resolve_features(workspace, base.data.features)
+    attributes = attributes_of(workspace, base, market)
+    runs = {
+        name: identity_of(in_one_spelling(config, market).identity(), market, features, attributes, None)
+        for name, config in configs.items()
+    }
+    return digest({"runs": runs, "minutes": minutes})
+
+
+# --- what the plan says ------------------------------------------------------------------------------------
+
+
+def plan_sizes(
+    key: str, configs: Mapping[str, RunConfig], work: Workload, minutes: float,
+    planned: Callable[[Workload], Plan], progress: Progress,
+) -> Decision:  # fmt: skip
+    """Return which sizes are candidates; only those that the labels support are measured.
+
+    What the labels support is a rule: no more parameters beside embeddings than independent labels. The
+    smallest network is refused by memory alone.
+
+    Raises
+    ------
+    ResourceError
+        When it is.
+    """
+    shared = {name: beside_embeddings(work.entry, each.options, work.sizes) for name, each in configs.items()}
+    supported = independent_labels(work.num_teaching_rows, configs[DEFAULT].data.horizons)
+    found = Decision(key, {}, {})
+    seen: dict[str, Any] = {}
+    for name in sorted(configs, key=lambda each: shared[each]):
+        options, candidates = configs[name].options, found.candidates
+        same = next((other for other, known in seen.items() if known == options), None)
+        seen[name] = options
+        if same is not None:
+            found.refused[name] = f"the same network as {same}"
+        elif candidates and shared[name] > supported:
+            found.refused[name] = (
+                f"{count(shared[name])} parameters beside embeddings, {count(supported)} independent labels"
+            )
+        else:
+            progress.note(f"measuring a few steps of {name}")
+            plan = planned(replace(work, options=options))
+            if refusal := _refusal(plan, 60 * minutes, tuple(candidates.values())):
+                found.refused[name] = refusal
+            else:
+                candidates[name] = _trial_seconds(plan)
+        if not candidates:
+            raise ResourceError(
+                f"no size of `{work.model}` fits this machine: {name}: {found.refused[name]}",
+                "a smaller --batch-size, --look-back-window or --limit; `barcast plan train` says what takes "
+                "it",
+            )
+    return found
+
+
+def _refusal(plan: Plan, budget: float, trials: tuple[float, ...]) -> str:
+    """Say why a size will not do beside the trials of smaller ones; empty where it does."""
+    if not plan.fits:
+        short = plan.host if plan.host.fits is False or plan.device is None else plan.device
+        there = gib(short.available or 0)
+        return f"needs {gib(short.peak)} of memory, {there} are available, a tenth stays free"
+    seconds = plan.run_seconds + sum(trials) + _trial_seconds(plan)
+    if trials and seconds > budget:
+        return f"trials and a run would take {clock(seconds)}, the budget is {clock(budget)}"
+    return ""
+
+
+def _trial_seconds(plan: Plan) -> float:
+    """Return how long half an epoch takes, and the looks at `stop`."""
+    look = plan.compute.judging_seconds_per_epoch / plan.work.train.evaluations_per_epoch
+    return plan.compute.seconds_per_epoch * LOOKS / LOOKS_OF_AN_EPOCH + LOOKS * look
+
+
+# --- what `stop` says --------------------------------------------------------------------------------------
+
+
+def _compared(
+    folder: Path, key: str, configs: Mapping[str, RunConfig], plan: Callable[[], Decision], attempt: Attempt,
+    progress: Progress,
+) -> Decision:  # fmt: skip
+    """Return the decision with a trial of each candidate, where there are several; none is made twice."""
+    file = folder / "size.json"
+    with writer_lock(folder):
+        shutil.rmtree(folder / "work", ignore_errors=True)
+        decision = Decision.read(file, key, configs)
+        if decision is None:
+            decision = plan()
+            decision.write(file)
+        else:
+            progress.note(f"as planned before; remove {folder} to plan and to compare anew")
+        if len(decision.candidates) == 1:
+            return decision
+        for name, seconds in decision.candidates.items():
+            if name not in decision.trials:
+                progress.note(f"half an epoch of {name}, judged on `stop`: about {clock(seconds)}")
+                decision.trials[name] = attempt(configs[name], folder / "work")
+                decision.write(file)
+    return decision
+
+
+def _half_epochs(workspace: Workspace, base: RunConfig, market: Market) -> Attempt:
+    """Return what trains a candidate as a run of one epoch begins, from the run's seed, and judges it."""
+    assert base.train is not None
+    epoch = replace(
+        base.train, epochs=1, evaluations_per_epoch=LOOKS_OF_AN_EPOCH, patience=LOOKS_OF_AN_EPOCH, num_seeds=1
+    )
+    bench = Bench(workspace, replace(base, train=epoch), market)
+
+    def attempt(config: RunConfig, folder: Path) -> float | str:
+        assert config.train is not None
+        best = -math.inf
+
+        def watch(step: int, score: float) -> bool:
+            nonlocal best
+            best = score
+            return step + 1 >= LOOKS
+
+        tables = {config.model: to_plain(config.options), "train": {"lr": config.train.lr}}
+        found = bench.attempt(tables, 0, folder, watch)
+        return str(found["reason"]) if found["kind"] == "failed" else best
+
+    return attempt
+
+
+def judge(decision: Decision) -> tuple[str, dict[str, str]]:
+    """Return the size to take, and what there is to say of each."""
+    said = dict(decision.refused)
+    size, best = "", -math.inf
+    for name in decision.candidates:
+        tried = decision.trials.get(name, "the plan lets it through")
+        if isinstance(tried, str):
+            said[name] = tried
+        elif tried >= best:
+            size, best = name, tried
+            said[name] = f"{tried:.4f} on `stop` after half an epoch"
+        else:
+            said[name] = f"{tried:.4f} on `stop` after half an epoch, less than {size}"
+    if size:
+        said[size] += ": the largest that `stop` supports"
+        return size, said
+    size = list(decision.candidates)[-1]
+    said[size] = "the largest that the plan lets through"
+    if decision.trials:
+        said[size] += f"; `stop` does not decide: {decision.trials[size]}"
+    return size, said
