@@ -1,7 +1,8 @@
 """Universal networks on cn_a_share: labels a second on stretches and on windows, and what the loop itself costs.
 
     python benchmarks/universal_bench.py                  # every row, each in a process of its own
-    python benchmarks/universal_bench.py --models lstm    # only some
+    python benchmarks/universal_bench.py --models lstm    # only some; sides that are done are not run again
+    python benchmarks/universal_bench.py --again lstm:bare,gru:windows
 
 *Windows* is the same network, loop, batch and machine with one label a window: what stretches are worth. An epoch
 of them takes an hour for the whole market, so both sides of that comparison learn from every fourth symbol and are
@@ -9,6 +10,7 @@ judged on plain windows of these. *Default* is a whole training: seconds until i
 """
 
 import argparse
+import itertools
 import json
 import subprocess
 import sys
@@ -17,12 +19,12 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from common import log_trial, machine, write_result
+from common import OUT, log_trial, machine, write_result
 from stretches_bench import judge_of, prepared
 
 MODELS = ("lstm", "gru", "transformer", "mlp")
 #: Batches that the bare side goes over, so often.
-NUM_BATCHES, ROUNDS = 10, 3
+NUM_BATCHES, ROUNDS = 20, 5
 #: Sides: length of a stretch, and every how manieth symbol is taken.
 TRAINED = {"stretches": (120, 1), "default": (120, 1, None), "few stretches": (120, 4), "windows": (1, 4)}
 SIDES = ("stretches", "bare", "default", "few stretches", "windows")
@@ -105,6 +107,7 @@ def main() -> None:
     """Run every side in its own process and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", default=",".join(MODELS))
+    parser.add_argument("--again", default="", help="sides to measure once more, as model:side,model:side")
     parser.add_argument("--side", help="model and side with a colon between them, for one process")
     arguments = parser.parse_args()
     if arguments.side:
@@ -114,14 +117,17 @@ def main() -> None:
         model, side = arguments.side.split(":")
         print(json.dumps(bare(model) if side == "bare" else trained(model, *TRAINED[side])))
         return
-    found: dict[str, dict] = {}
-    for model in arguments.models.split(","):
-        found[model] = {}
-        for side in SIDES:
-            command = [sys.executable, __file__, "--side", f"{model}:{side}"]
-            output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-            found[model][side] = json.loads(output.splitlines()[-1])
-            log_trial(benchmark="universal", model=model, side=side, **found[model][side])
+    kept = OUT / "universal.json"
+    found: dict[str, dict] = json.loads(kept.read_text()) if kept.is_file() else {}
+    for model, side in itertools.product(arguments.models.split(","), SIDES):
+        sides = found.setdefault(model, {})
+        if side in sides and f"{model}:{side}" not in arguments.again.split(","):
+            continue
+        command = [sys.executable, __file__, "--side", f"{model}:{side}"]
+        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+        sides[side] = json.loads(output.splitlines()[-1])
+        kept.write_text(json.dumps(found))
+        log_trial(benchmark="universal", model=model, side=side, **sides[side])
     write_result("universal", "\n".join(table(found)) + "\n")
 
 
