@@ -33,7 +33,7 @@ from barcast.training.predict import predict_stop, predict_windows
 from barcast.training.step import Stepper
 from tests.training.test_loop import CONFIG, fit, loss, network_for, planted
 
-HALF = replace(CONFIG, amp="fp16", epochs=3)
+HALF = replace(CONFIG, amp="fp16")
 NETWORKS = [entry for entry in model_entries() if entry.kind == "network"]
 
 
