@@ -10,7 +10,7 @@ of every third symbol. An ensemble is the mean of the outputs of its seeds, of L
 network ensemble that `route` prefers against the better of ridge and the LightGBM ensemble there, paired by
 session; outcomes of `test` are looked up once, after `route` has chosen, and a second time is refused. Fits are
 kept under ``out/contest`` by their config (remove them after a change of code), so a bench that was killed goes
-on; two of them run at a time, with one thread each.
+on; two of them run at a time, with one thread each, presets one at a time with all threads.
 """
 
 import argparse
@@ -56,10 +56,15 @@ class Job:
     @property
     def flags(self) -> dict:
         """Options of the run."""
-        threads = None if self.model in TABULAR else 1
+        threads = None if self.model in TABULAR or self.epochs else 1
         own = {"size": self.size, "epochs": self.epochs, "seed": self.seed, "threads": threads}
         asof = {"asof": "2025-08-22"} if self.market == "cn_a_share" else {}
         return {"segments": SEGMENTS[self.market], "horizons": (HORIZON,), **asof, **own}
+
+    @property
+    def scored(self) -> tuple[str, ...]:
+        """Segments that it is judged on; presets, whose forecasts take hours, on the first alone."""
+        return SCORED[:1] if self.epochs else SCORED
 
 
 def contest(market: str) -> list[Job]:
@@ -96,11 +101,11 @@ def load(name: str):
     return load_market(place, resolve(place, "ridge", Job(name, "ridge").flags).data)
 
 
-def judged_rows(market):
-    """Return the rows of `route` and `test` that every fit is judged by, in order."""
+def judged_rows(market, scored):
+    """Return the rows of some segments that every fit is judged by, in order."""
     from barcast.pipeline.dataset import enough_history
 
-    rows = np.flatnonzero(market.rows_of(*SCORED) & enough_history(market))
+    rows = np.flatnonzero(market.rows_of(*scored) & enough_history(market))
     return rows[market.bars.symbol_of_row[rows] % EVERY == 0]
 
 
@@ -135,7 +140,7 @@ class Fitter:
 
         config, entry = resolve(self.place, job.model, job.flags), model_entry(job.model)
         dataset = self.dataset(config, tabular=entry.kind == "tabular")
-        rows = judged_rows(self.market)
+        rows = judged_rows(self.market, job.scored)
         with tempfile.TemporaryDirectory() as folder:
             run = RunFolder(Path(folder))
             run.write("run.json", {"name": path.stem})
@@ -165,12 +170,15 @@ def work(market: str, jobs: list[Job], claims: Path) -> None:
 
 def fit_all(which: str, markets: tuple[str, ...]) -> None:
     """Fit every job of every market, with a few processes at a time."""
-    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "OMP_NUM_THREADS": "1"}
+    alone = {"OMP_NUM_THREADS": "1"} if which == "contest" else {}
+    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, **alone}
     for market in markets:
         with tempfile.TemporaryDirectory() as claims:
             command = [sys.executable, __file__, "--work", market, "--claims", claims]
             command += ["--sizes"] if which == "sizes" else []
-            workers = [subprocess.Popen(command, env=environment) for _ in range(NUM_PROCESSES)]
+            workers = [
+                subprocess.Popen(command, env=environment) for _ in range(NUM_PROCESSES if alone else 1)
+            ]
             codes = [worker.wait() for worker in workers]
         if any(codes):
             raise SystemExit("a worker failed, see above; run again to go on")
@@ -183,7 +191,7 @@ class Judged:
         self.series: dict[str, np.ndarray] = {}
         self.facts: dict[str, list[dict]] = {}
         outputs: dict[str, list[np.ndarray]] = {}
-        rows = judged_rows(market)
+        rows = judged_rows(market, jobs[0].scored)
         own = np.isin(rows, np.flatnonzero(market.rows_of("test"))) == test
         y, session = market.labels.y[rows[own], 0], market.bars.session[rows[own]]
         for job in jobs:
@@ -283,7 +291,7 @@ def size_lines(route: Judged) -> list[str]:
     """Tabulate the presets."""
     lines = [
         f"Presets on cn_a_share, one epoch each, one seed; RankIC on `route` of every third symbol, {machine()}", "",
-        "| preset | parameters | RankIC on `route` | best `stop` | seconds of training, one thread |",
+        "| preset | parameters | RankIC on `route` | best `stop` | seconds of training |",
         "| --- | ---: | ---: | ---: | ---: |",
     ]  # fmt: skip
     for name, (facts,) in route.facts.items():
