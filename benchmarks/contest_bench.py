@@ -357,6 +357,8 @@ def main() -> None:
         return
     fit_all("contest", tuple(given.markets.split(",")))
     markets = [name for name in MARKETS if all(path_of(job).is_file() for job in contest(name))]
+    if given.open_test and len(markets) < len(MARKETS):
+        raise SystemExit(f"fitted are {', '.join(markets)}: `test` is opened when every market is decided")
     head = [
         f"Universal networks against ridge and LightGBM, defaults, rank of the {HORIZON}-session return, {machine()}. "
         f"95 % intervals by blocks of sessions; differences are paired by session.", "",

@@ -100,3 +100,15 @@ def soak_table():
     yield table
     if table.rows:
         table.write()
+
+
+@pytest.fixture(scope="session")
+def stored_market(tmp_path_factory):
+    """A folder with a store of 36 symbols: copy its ``market``, never write into it."""
+    import barcast
+    from tests.journey.test_journey import write_market
+
+    root = tmp_path_factory.mktemp("stored")
+    write_market(root / "bars", symbols=36, sessions=260)
+    barcast.import_data(root / "bars", workspace=root, market="us", basis="raw", volume_unit="share")
+    return root

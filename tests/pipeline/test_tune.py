@@ -28,7 +28,6 @@ from barcast.pipeline.trials import Bench, Worker, with_options
 from barcast.pipeline.tune import plan_search
 from barcast.training.config import lr_for
 from barcast.tuning.study import MAX_ATTEMPTS, open_study
-from tests.journey.test_journey import write_market
 
 #: A network that trains in a third of a second.
 TINY = {
@@ -38,18 +37,10 @@ TINY = {
 SPACE = "lr = { low = 1e-4, high = 1e-1, log = true }\ndropout = { low = 0.0, high = 0.5 }\n"
 
 
-@pytest.fixture(scope="module")
-def market(tmp_path_factory):
-    root = tmp_path_factory.mktemp("tune")
-    write_market(root / "bars", symbols=36, sessions=260)
-    barcast.import_data(root / "bars", workspace=root, market="us", basis="raw", volume_unit="share")
-    return root
-
-
 @pytest.fixture
-def place(market, tmp_path):
+def place(stored_market, tmp_path):
     """A workspace of one's own with the market, and a space."""
-    shutil.copytree(market / "market", tmp_path / "market")
+    shutil.copytree(stored_market / "market", tmp_path / "market")
     (tmp_path / "space.toml").write_text(SPACE)
     return tmp_path
 

@@ -19,7 +19,6 @@ from barcast.pipeline.trials import Bench
 from barcast.planning import plan as planning
 from barcast.planning.memory import MemoryPlan
 from barcast.planning.rules import suiting_scheme
-from tests.journey.test_journey import write_market
 from tests.planning.test_plan import MEASURED
 
 #: Networks that train in a third of a second.
@@ -31,18 +30,10 @@ TINY = {
 PRESETS = {"small": {"hidden_size": 8}, "large": {"hidden_size": 96}}
 
 
-@pytest.fixture(scope="module")
-def market(tmp_path_factory):
-    root = tmp_path_factory.mktemp("size")
-    write_market(root / "bars", symbols=36, sessions=260)
-    barcast.import_data(root / "bars", workspace=root, market="us", basis="raw", volume_unit="share")
-    return root
-
-
 @pytest.fixture
-def place(market, tmp_path):
+def place(stored_market, tmp_path):
     """A workspace of one's own with the market; the network without a preset has a width of 4."""
-    shutil.copytree(market / "market", tmp_path / "market")
+    shutil.copytree(stored_market / "market", tmp_path / "market")
     (tmp_path / "barcast.toml").write_text(
         "[mlp]\nhidden_size = 4\nnum_layers = 1\nstock_embedding_dim = 2\n"
     )

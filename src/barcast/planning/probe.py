@@ -41,8 +41,8 @@ BUDGET_SECONDS, PREDICT_SECONDS = 4.0, 1.0
 LEAST_STEPS, MOST_STEPS, FIRST_SHARE = 2, 16, 8
 #: Windows that are forecast at least: with fewer, memory drowns in what the system rounds away.
 LEAST_WINDOWS = 256
-#: Steps that choosing the number of threads takes.
-TRIALS = 10
+#: Steps that choosing the number of threads takes at most: three numbers, one step and four rounds each.
+TRIALS = 15
 #: What a training imports beside torch, so that it counts as overhead here too.
 ALSO_IMPORTED = ("numba", "polars", "deltalake", "pyarrow.parquet", "torch._dynamo")
 
