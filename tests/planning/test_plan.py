@@ -37,6 +37,7 @@ from barcast.planning.probe import Measured
 from barcast.planning.rules import independent_labels, suiting_scheme
 from barcast.planning.workload import Workload
 from barcast.training.config import TrainConfig
+from barcast.training.predict import windows_a_chunk
 from tests.journey.test_journey import DECLARED, TINY, write_market
 
 NETWORKS = [entry.name for entry in model_entries() if entry.kind == "network"]
@@ -256,6 +257,23 @@ def test_time_is_extrapolated_by_a_line_that_grows_no_faster_than_the_batch():
     assert probe._on_line(10, 1.0, 20, 1.5, 40) == pytest.approx(2.5)
     assert probe._on_line(10, 1.0, 20, 4.0, 40) == pytest.approx(8.0)
     assert probe._on_line(10, 2.0, 20, 1.9, 40) == pytest.approx(1.9)
+
+
+def test_a_part_of_a_slow_batch_is_measured_in_pieces_of_the_size_that_will_be_computed_at_once():
+    work = work_of(batch_size=128 * 120, stretch_length=120, gradient_accumulation_steps=8)
+    assert work.part_pieces == 16
+    for affordable, expected in {9: (1, 9), 20: (1, 16), 40: (2, 32), 127: (8, 127)}.items():
+        found, most = probe._in_part(work, affordable)
+        assert (found.train.gradient_accumulation_steps, most) == expected
+
+
+def test_a_wider_network_forecasts_fewer_windows_at_once():
+    chunks = []
+    for width in (8, 64, 128, 640):
+        options = model_entry("transformer").config(hidden_size=width)
+        network = model_entry("transformer").build(options, SIZES)
+        chunks.append(windows_a_chunk(network, 60, 49))
+    assert chunks == [512, 512, 256, 51]
 
 
 # --- the command ---------------------------------------------------------------------------------------------

@@ -217,29 +217,46 @@ def _measure_steps(work: Workload, network: nn.Module, data: TrainingData) -> di
 
     from barcast.planning.meter import measured_peak
 
-    device, whole = work.train.device, work.batch_pieces
+    device, whole, whole_part = work.train.device, work.batch_pieces, work.part_pieces
     first = max(whole // FIRST_SHARE, 1)
     all_threads = torch.get_num_threads()
     guess = _time_steps(_ready(work, network, data, int(device == "cpu")), first, LEAST_STEPS) * whole / first
     torch.set_num_threads(all_threads)
     most = int(np.clip(whole * BUDGET_SECONDS / (guess * (LEAST_STEPS + 1)), 1, whole))
     count = int(np.clip(BUDGET_SECONDS / max(guess, 1e-9), LEAST_STEPS, MOST_STEPS))
+    if most < whole:
+        work, most = _in_part(work, most)
     network.zero_grad(set_to_none=True)
     with measured_peak(device) as peak:
         threads = _threads(work, network, data, guess)
         stepper = _ready(work, network, data, threads)
         seconds = _time_steps(stepper, most, count)
         judging = _time_judging(work, network, data, threads, most)
+    stepper.close()
     size = peak.size
     if most < whole:
-        less = max(most // 2, 1)
-        seconds = _on_line(less, _time_steps(stepper, less, LEAST_STEPS), most, seconds, whole)
-        size = None if size is None else _with_more(size, network, work, whole / most)
-    stepper.close()
+        less, parts = max(most // 2, 1), work.train.gradient_accumulation_steps
+        network.zero_grad(set_to_none=True)
+        with measured_peak(device) as peak:
+            stepper = _ready(work, network, data, threads)
+            seconds = _on_line(less, _time_steps(stepper, less, LEAST_STEPS), most, seconds, whole)
+        stepper.close()
+        if size is not None and peak.size is not None:
+            size = int(_on_line(less, peak.size, most, size, max(whole_part * parts, most)))
     return {
         "threads": threads, "step_seconds": seconds, "step_bytes": size, "batch_share": most / whole,
         "judge_seconds": judging,
     }  # fmt: skip
+
+
+def _in_part(work: Workload, most: int) -> tuple[Workload, int]:
+    """Return a workload whose batches of at most ``most`` pieces come in parts of the whole one's size.
+
+    What is occupied goes by the part that is computed at once, so it is measured there, or as near as may be.
+    """
+    parts = max(round(work.train.gradient_accumulation_steps * most / work.batch_pieces), 1)
+    train = replace(work.train, gradient_accumulation_steps=parts)
+    return replace(work, train=train), min(most, parts * work.part_pieces)
 
 
 def _time_judging(work: Workload, network: nn.Module, data: TrainingData, threads: int, pieces: int) -> float:
@@ -295,18 +312,12 @@ def _threads(work: Workload, network: nn.Module, data: TrainingData, guess: floa
         stepper.close()
 
 
-def _on_line(less: int, seconds_of_less: float, more: int, seconds_of_more: float, wanted: int) -> float:
-    """Extrapolate time by a line; it never grows faster than the batch, nor does time shrink."""
+def _on_line(less: int, cost_of_less: float, more: int, cost_of_more: float, wanted: int) -> float:
+    """Extrapolate time or memory by a line; neither ever grows faster than the batch, or shrinks."""
     if more == less:
-        return seconds_of_more * wanted / more
-    slope = max((seconds_of_more - seconds_of_less) / (more - less), 0.0)
-    return min(seconds_of_more + slope * (wanted - more), seconds_of_more * wanted / more)
-
-
-def _with_more(size: int, network: nn.Module, work: Workload, factor: float) -> int:
-    """Scale what grows with the batch; gradients and optimizer state do not."""
-    fixed = fixed_bytes(sum(p.numel() for p in network.parameters()), work.train.optimizer)
-    return int(fixed + max(size - fixed, 0) * factor)
+        return cost_of_more * wanted / more
+    slope = max((cost_of_more - cost_of_less) / (more - less), 0.0)
+    return min(cost_of_more + slope * (wanted - more), cost_of_more * wanted / more)
 
 
 def fixed_bytes(num_parameters: int, optimizer: str) -> int:
@@ -323,7 +334,7 @@ def _measure_forecasts(work: Workload, network: nn.Module, data: TrainingData) -
     from barcast.training.predict import predict_windows, windows_a_chunk
 
     look_back, device = work.train.look_back_window, work.train.device
-    chunk = windows_a_chunk(device.split(":")[0], look_back, work.sizes.num_inputs)
+    chunk = windows_a_chunk(network, look_back, work.sizes.num_inputs)
     workers = torch.get_num_threads() if device == "cpu" else 1
     rng = np.random.default_rng(2)
 

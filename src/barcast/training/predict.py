@@ -21,9 +21,10 @@ from barcast.windows.gather import Batch, Resident, gather_stretches, gather_win
 from barcast.windows.index import Stretches, cut_stretches
 from barcast.windows.shards import Shards, Which
 
-#: Input values of one chunk of windows: 8,192 of 60 bars and 49 inputs keep a GPU busy; 512 (6 MB) stay in a
-#: core's cache, which makes an LSTM 1.2 times as fast as 4,096.
-_CHUNK_VALUES = {"cuda": 8192 * 60 * 49, "cpu": 512 * 60 * 49}
+#: Input values of one chunk of windows, for a network of this width: 8,192 of 60 bars and 49 inputs keep a
+#: GPU busy; 512 (6 MB) stay in a core's cache, which makes an LSTM 1.2 times as fast as 4,096. A wider one
+#: takes fewer at once, as what it computes with grows by its width.
+_CHUNK_VALUES, _CHUNK_WIDTH = {"cuda": 8192 * 60 * 49, "cpu": 512 * 60 * 49}, 64
 #: The grid of `stop` is predicted in parts so much smaller than a batch, so that no thread waits for long.
 GRID_PARTS = 2
 
@@ -82,16 +83,18 @@ def predict_windows(
             left = clock((len(rows) - done) / rate)
             progress.step(f"predicted {count(done)}/{count(len(rows))}  {count(rate)} rows/s  {left} left")
 
-    size = windows_a_chunk(next(network.parameters()).device.type, look_back, host.inputs.shape[1])
+    size = windows_a_chunk(network, look_back, host.inputs.shape[1])
     with memory_explained(
         f"not enough memory to predict windows of {look_back} bars", "a smaller --look-back-window"
     ):
         return _outputs(network, panel, rows, size, gather, num_threads, show)[:, 0]
 
 
-def windows_a_chunk(device: str, look_back: int, num_inputs: int) -> int:
-    """Return how many windows are computed at once on ``cpu`` or ``cuda``."""
-    return max(_CHUNK_VALUES[device] // (look_back * num_inputs), 1)
+def windows_a_chunk(network: nn.Module, look_back: int, num_inputs: int) -> int:
+    """Return how many windows a network computes at once, on the device where it is."""
+    width = max(min(weight.shape) for weight in network.parameters() if weight.ndim == 2)
+    values = _CHUNK_VALUES[next(network.parameters()).device.type] * _CHUNK_WIDTH // max(width, _CHUNK_WIDTH)
+    return max(values // (look_back * num_inputs), 1)
 
 
 @plain_float32()
