@@ -39,7 +39,7 @@ def load(model="lstm"):
     return config, build_dataset(market, place, features, tabular=False)
 
 
-def prepared(model="lstm"):
+def prepared(model="lstm", seed=0):
     """Return config, dataset, teaching rows, stop rows, resident tensors and a fresh network."""
     import torch
 
@@ -54,7 +54,7 @@ def prepared(model="lstm"):
     resident = make_resident(
         dataset.inputs, dataset.embedding[bars.symbol_of_row], bars.life_start, target, "cpu"
     )
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     network = build_network(
         model_entry(model), config.options, dataset.inputs.shape[1], len(dataset.vocabulary), 1, "cpu"
     )
