@@ -77,8 +77,12 @@ def test_every_command_has_a_verb_with_the_same_options(name, command):
 
 def test_what_is_exported_is_what_there_is():
     assert barcast.__all__ == sorted(barcast.__all__)
-    verbs = {name for name, value in vars(api).items() if inspect.isfunction(value) and name[0] != "_"}
-    verbs = {name for name in verbs if getattr(api, name).__module__ == api.__name__}
+    rooms = [room.name for room in pkgutil.iter_modules(api.__path__) if room.name != "places"]
+    verbs = set()
+    for module in (importlib.import_module(f"barcast.api.{room}") for room in rooms):
+        functions = inspect.getmembers(module, inspect.isfunction)
+        verbs |= {name for name, made in functions if made.__module__ == module.__name__ and name[0] != "_"}
+    assert set(api.__all__) == verbs
     assert set(barcast.__all__) == verbs | {"BarcastError", "Workspace"}
     for name in verbs:
         verb = getattr(api, name)

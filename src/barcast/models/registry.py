@@ -1,7 +1,8 @@
 """The list of models: registering one is enough for the commands to offer it and the tests to run it.
 
-Three kinds: a *network* is trained by the one loop in ``training``; a *tabular* model sees one row of
-normalised features at a time; a *naive* rule has nothing to train. None of them knows files or frames.
+Four kinds: a *network* is trained by the one loop in ``training``; a *tabular* model sees one row of
+normalised features at a time; a *fleet* has a model of its own for each symbol; a *naive* rule has nothing to
+train. None of them knows files or frames.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any, Literal, TypeVar
 from barcast.core.config import meant
 from barcast.core.errors import UsageError
 
-Kind = Literal["network", "tabular", "naive"]
+Kind = Literal["network", "tabular", "fleet", "naive"]
 T = TypeVar("T")
 
 
@@ -26,7 +27,7 @@ class ModelEntry:
     name : str
         What users type.
     kind : str
-        ``network``, ``tabular`` or ``naive``.
+        ``network``, ``tabular``, ``fleet`` or ``naive``.
     config : type
         Frozen dataclass of its options.
     build : callable
@@ -40,6 +41,8 @@ class ModelEntry:
     sizes : mapping of str to mapping
         Presets, smallest first: options by name. The same names mean about the same number of parameters
         in every model that has them.
+    data_defaults : mapping of str to Any
+        Options of the data whose default differs for this model.
     """
 
     name: str
@@ -50,6 +53,7 @@ class ModelEntry:
     supports_stretches: bool
     summary: str
     sizes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    data_defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
 _ENTRIES: dict[str, ModelEntry] = {}
@@ -64,12 +68,15 @@ def register(
     loss: Callable[..., Any] | None = None,
     supports_stretches: bool = False,
     sizes: Mapping[str, Mapping[str, Any]] | None = None,
+    data_defaults: Mapping[str, Any] | None = None,
 ) -> Callable[[T], T]:
     """Register the decorated class or function under ``name``; a name taken twice is a bug of ours."""
 
     def decorate(build: T) -> T:
         assert name not in _ENTRIES, f"model {name} registered twice"
-        entry = ModelEntry(name, kind, config, build, loss, supports_stretches, summary, sizes or {})  # type: ignore[arg-type]
+        entry = ModelEntry(
+            name, kind, config, build, loss, supports_stretches, summary, sizes or {}, data_defaults or {}  # type: ignore[arg-type]
+        )  # fmt: skip
         _ENTRIES[name] = entry
         return build
 
@@ -79,7 +86,7 @@ def register(
 def model_entries() -> tuple[ModelEntry, ...]:
     """Return every registered model, naive rules first."""
     _import_all()
-    order = {"naive": 0, "tabular": 1, "network": 2}
+    order = {"naive": 0, "tabular": 1, "network": 2, "fleet": 3}
     return tuple(sorted(_ENTRIES.values(), key=lambda entry: (order[entry.kind], entry.name)))
 
 
@@ -101,4 +108,4 @@ def model_entry(name: str) -> ModelEntry:
 
 def _import_all() -> None:
     """Import every model file; here rather than at import time, because they bring torch along."""
-    from barcast.models import gru, lightgbm, lstm, mlp, naive, ridge, transformer  # noqa: F401
+    from barcast.models import dedicated, gru, lightgbm, lstm, mlp, naive, ridge, transformer  # noqa: F401

@@ -252,6 +252,7 @@ def resolve(
         )
     kinds = {**_SHARED, model: entry.config}
     merged = _from_files(workspace, file, {**kinds, "tuned": Tuned})
+    merged["data"] = {**entry.data_defaults, **merged["data"]}
     tuned = _tuned(merged.pop("tuned"), model, file)
     flags = dict(flags or {})
     size, minutes, sized = flags.pop("size", None), flags.pop("time_budget", None), None

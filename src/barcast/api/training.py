@@ -1,0 +1,284 @@
+"""Training in Python: plans, searches, runs, refits and adapted runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from barcast.api.places import Names, Place, names_of, place_of
+from barcast.core.progress import Progress
+
+if TYPE_CHECKING:
+    from barcast.pipeline.adapt import Adaptation
+    from barcast.pipeline.range_test import RangeTested
+    from barcast.pipeline.retrain import Retrained
+    from barcast.pipeline.tune import Tuning
+    from barcast.pipeline.workflow import TrainedAndCompared
+    from barcast.planning.plan import Plan
+
+
+def train(
+    model: str = "lstm",
+    *,
+    workspace: Place = None,
+    size: str | None = None,
+    config: Path | str | None = None,
+    final: bool = False,
+    refit: str | None = None,
+    tuned: str | None = None,
+    fresh: bool = False,
+    open_test: bool = False,
+    report: bool = True,
+    time_budget: float | None = None,
+    profile: bool = False,
+    track: Names | None = None,
+    track_project: str | None = None,
+    track_workspace: str | None = None,
+    track_online: bool = False,
+    output_dir: Path | str | None = None,
+    progress: bool = False,
+    **options: Any,
+) -> TrainedAndCompared:
+    """Train a model, compare it with naive rows and ridge, optionally refit, write the report.
+
+    Parameters
+    ----------
+    size : str, optional
+        Preset of a network: ``small``, ``balanced``, ``large``, ``xl``; ``auto``: the largest that its labels
+        support, that fits, whose run stays in ``time_budget``, and that short trials on `stop` support.
+    config : path, optional
+        TOML file with tables ``data``, ``train`` and the model's; ``options`` win over it.
+    final : bool
+        Refit on everything known afterwards, and forecast the next session.
+    refit : str, optional
+        Train nothing: refit this finished run, with its own options, on everything known now (or as of
+        ``asof``).
+    tuned : str, optional
+        Train the best of this search (`tune`); ``model`` need not be said then.
+    open_test : bool
+        Open the sealed test segment; every opening is counted.
+    time_budget : float, optional
+        Minutes that trials of sizes and the run may take where the size is ``auto``, 120 by default.
+    profile : bool
+        Measure where a network's time goes and what would be faster, into profile.json of the run.
+    track : str or sequence of str, optional
+        Trackers that mirror the run: ``("mlflow", "tensorboard")``; ``"none"`` for none, by default those of
+        ``barcast.toml``.
+    track_project, track_workspace : str, optional
+        The trackers' project, and SwanLab's workspace.
+    track_online : bool
+        Let trackers use the network; keys come from the environment alone.
+    output_dir : path, optional
+        Gets a copy of the finished run's folder.
+    **options
+        Any option of the data, the loop or the model by its name: ``horizons=(1, 5)``, ``hidden_size=128``.
+        Where several may be named, a single one stands for itself: ``symbols="AAPL"``, ``horizons=5``.
+    """
+    from barcast.pipeline.results import check_output_dir
+    from barcast.pipeline.settings import resolve
+    from barcast.pipeline.tracked import train_tracked
+    from barcast.pipeline.tune import tuned_config
+    from barcast.pipeline.workflow import refit_config
+    from barcast.tracking.registry import open_mirror
+
+    place, file, parent = place_of(workspace), Path(config) if config else None, None
+    trackers = None if track is None else names_of(track, "track")
+    mirror = open_mirror(place, trackers, project=track_project, team=track_workspace, online=track_online)
+    if output_dir:
+        check_output_dir(Path(output_dir))
+    if tuned:
+        model, file = tuned_config(place, tuned, "" if model == "lstm" else model, file, refit)
+    if refit:
+        parent, resolved = refit_config(place, refit, options, file)
+    else:
+        flags = {"size": size, "time_budget": time_budget, **options}
+        resolved = resolve(place, model, flags, file, compare_sizes=True, progress=Progress(progress))
+    return train_tracked(
+        place,
+        resolved,
+        mirror,
+        parent=parent,
+        final=final,
+        fresh=fresh,
+        open_test=open_test,
+        report=report,
+        profile=profile,
+        output_dir=Path(output_dir) if output_dir else None,
+        progress=Progress(progress),
+    )
+
+
+def plan_train(
+    model: str = "lstm",
+    *,
+    workspace: Place = None,
+    size: str | None = None,
+    time_budget: float | None = None,
+    config: Path | str | None = None,
+    on: str = "this",
+    progress: bool = False,
+    **options: Any,
+) -> Plan:
+    """Say what a training will need, without training: parameters, memory, time, largest batch, scheme.
+
+    Parameters
+    ----------
+    size, time_budget, config, **options
+        As for :func:`train`.
+    on : str
+        ``this`` machine, or a GPU that it does not have: ``a10``, ``rtx3080``, ``h100``, ``h800``.
+    """
+    from barcast.pipeline.plan import plan_train as plan
+    from barcast.pipeline.settings import resolve
+
+    place, shown = place_of(workspace), Progress(progress)
+    flags = {"size": size, "time_budget": time_budget, **options}
+    resolved = resolve(place, model, flags, Path(config) if config else None, progress=shown)
+    return plan(place, resolved, target=on, progress=shown)
+
+
+def tune(
+    model: str = "lstm",
+    *,
+    workspace: Place = None,
+    size: str | None = None,
+    config: Path | str | None = None,
+    trials: int = 30,
+    time_budget: float | None = None,
+    parallel: int = 1,
+    space: Path | str | None = None,
+    progress: bool = False,
+    **options: Any,
+) -> Tuning:
+    """Search options of a model and its training by the score on `stop`; the same call goes on.
+
+    Parameters
+    ----------
+    size, config, **options
+        As for :func:`train`; ``size`` and ``options`` are fixed, a file says where the search starts.
+    trials : int
+        Candidates in all, those of earlier calls included.
+    time_budget : float, optional
+        Minutes after which no trial begins.
+    parallel : int
+        Processes; each has its share of the threads.
+    space : path, optional
+        TOML file of what varies: ``lr = { low = 1e-4, high = 1e-2, log = true }``, ``num_layers = [1, 2]``.
+    """
+    from barcast.pipeline.tune import plan_search
+    from barcast.pipeline.tune import tune as search
+
+    place, file = place_of(workspace), Path(config) if config else None
+    chosen = {"size": size, **options}
+    shown = Progress(progress)
+    resolved, varied = plan_search(
+        place, model, chosen, file, Path(space) if space else None, compare_sizes=True, progress=shown
+    )
+    return search(
+        place, resolved, varied, trials=trials, minutes=time_budget, parallel=parallel, progress=shown
+    )
+
+
+def range_test(
+    model: str = "lstm",
+    *,
+    workspace: Place = None,
+    size: str | None = None,
+    config: Path | str | None = None,
+    progress: bool = False,
+    **options: Any,
+) -> RangeTested:
+    """Raise the learning rate from 1e-6 to 1 on fresh weights, and say which one to train with; makes no run.
+
+    Parameters
+    ----------
+    size, config, **options
+        As :func:`train`.
+    """
+    from barcast.pipeline.range_test import check_read
+    from barcast.pipeline.range_test import range_test as run
+    from barcast.pipeline.settings import resolve
+
+    check_read(options)
+    place = place_of(workspace)
+    resolved = resolve(place, model, {"size": size, **options}, Path(config) if config else None)
+    return run(place, resolved, progress=Progress(progress))
+
+
+def retrain(
+    *,
+    workspace: Place = None,
+    promote_if_better: bool = False,
+    margin: float | None = None,
+    min_gain: float | None = None,
+    when_unclear: str = "keep",
+    min_sessions: int = 20,
+    report: bool = True,
+    progress: bool = False,
+) -> Retrained:
+    """Train the champion's recipe on the data as of now and compare with it on `route`.
+
+    Parameters
+    ----------
+    promote_if_better : bool
+        Promote the challenger's refit where the gate passes it.
+    margin, min_gain, when_unclear, min_sessions
+        What passes: see `GatePolicy`.
+
+    Raises
+    ------
+    OverlapError
+        When another retrain of the workspace is at work.
+    """
+    from barcast.pipeline.gate import GatePolicy
+    from barcast.pipeline.retrain import retrain as run
+
+    policy = GatePolicy.of(margin, min_gain, when_unclear, min_sessions)
+    return run(
+        place_of(workspace), policy, promote_if_better=promote_if_better, report=report,
+        progress=Progress(progress),
+    )  # fmt: skip
+
+
+def adapt(
+    name: str,
+    *,
+    workspace: Place = None,
+    symbols: Names = (),
+    asof: str = "",
+    min_labels: int = 120,
+    anyway: bool = False,
+    progress: bool = False,
+) -> Adaptation:
+    """Give symbols that a finished network never saw an embedding of their own: a new run beside it.
+
+    Parameters
+    ----------
+    name : str
+        A network's run; its refit, where it has one, is what is adapted.
+    symbols : str or sequence of str
+        Empty means every symbol of the store that the run does not know.
+    asof : str
+        Last session that may be known; empty means the store's last.
+    min_labels : int
+        Known labels that a symbol must have.
+    anyway : bool
+        Write a run even where no number of steps beats "unknown" on the labels held out.
+    """
+    from barcast.core.runs import open_run
+    from barcast.pipeline.adapt import adapt as run
+
+    place = place_of(workspace)
+    return run(
+        place, open_run(place, name), symbols=names_of(symbols, "symbols"), asof=asof, min_labels=min_labels,
+        anyway=anyway, progress=Progress(progress),
+    )  # fmt: skip
+
+
+def quickstart(
+    *, workspace: Place = "quickstart", fresh: bool = False, progress: bool = True
+) -> TrainedAndCompared:
+    """Go from the bundled sample bars to a trained, compared, predicting model and its report."""
+    from barcast.pipeline.workflow import quickstart as run
+
+    return run(place_of(workspace), fresh=fresh, progress=Progress(progress))
