@@ -29,6 +29,10 @@ VERBS = {
     "features check": ["check_features"],
     "audit": ["run_audit"],
     "plan train": ["plan_train"],
+    "fleet trees": ["train_fleet", "plan_fleet"],
+    "fleet status": ["fleet_status"],
+    "fleet show": ["fleet_symbol"],
+    "fleet retry-failed": ["retry_failed"],
 }
 #: What only a terminal needs; in Python the result is there to be looked at.
 OF_THE_TERMINAL = {

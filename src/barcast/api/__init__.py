@@ -19,6 +19,7 @@ from barcast.api.data import (
     status,
     update_data,
 )
+from barcast.api.fleet import fleet_status, fleet_symbol, plan_fleet, retry_failed, train_fleet
 from barcast.api.runs import (
     compare,
     doctor,
@@ -56,9 +57,12 @@ __all__ = [
     "facts",
     "failures",
     "feature_sets",
+    "fleet_status",
+    "fleet_symbol",
     "import_data",
     "info",
     "load",
+    "plan_fleet",
     "plan_train",
     "predict",
     "promote",
@@ -66,12 +70,14 @@ __all__ = [
     "range_test",
     "report",
     "retrain",
+    "retry_failed",
     "rollback",
     "run_audit",
     "run_status",
     "runs",
     "status",
     "train",
+    "train_fleet",
     "tune",
     "update_data",
 ]

@@ -52,6 +52,7 @@ def _assemble() -> None:
         embeddings,
         facts,
         features,
+        fleet,
         plan,
         predict,
         quickstart,
@@ -69,6 +70,7 @@ def _assemble() -> None:
     app.add_typer(features.app, name="features")
     app.command("train")(train.train)
     app.add_typer(plan.app, name="plan")
+    app.add_typer(fleet.app, name="fleet")
     app.command("tune")(tune.tune)
     app.command("compare")(compare.compare)
     app.command("predict")(predict.predict)

@@ -117,7 +117,7 @@ def train(
         "parent": parent, "final": final, "fresh": fresh, "open_test": open_test, "report": report,
         "mirror": mirror, "profile": profile, "output_dir": output_dir,
     }  # fmt: skip
-    _train(place, resolved, how, json_output, quiet)
+    run_training(place, resolved, how, json_output, quiet)
 
 
 def _describe(
@@ -152,7 +152,10 @@ def _test_rates(place: Workspace, config: RunConfig, json_output: bool, quiet: b
     typer.echo(f"curve: {found.picture}, {found.json_file}")
 
 
-def _train(place: Workspace, config: RunConfig, how: dict[str, Any], json_output: bool, quiet: bool) -> None:
+def run_training(
+    place: Workspace, config: RunConfig, how: dict[str, Any], json_output: bool, quiet: bool
+) -> None:
+    """Train as ``how`` says, and print what came of it."""
     from barcast.cli.diagnosis import print_profile
     from barcast.cli.show import echo_config, print_compared, print_forecasts, print_json
     from barcast.core.interruption import signals_taken
@@ -170,7 +173,7 @@ def _train(place: Workspace, config: RunConfig, how: dict[str, Any], json_output
     else:
         print_compared(result.compared)
         print_forecasts(result.forecasts, limit=10)
-        if how["profile"] and (result.run.path / "profile.json").is_file():
+        if how.get("profile") and (result.run.path / "profile.json").is_file():
             print_profile(result.run.read("profile.json"))
 
 

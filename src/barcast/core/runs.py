@@ -8,7 +8,7 @@
         environment.json       versions and machine
         metrics.jsonl          one line an evaluation
         checkpoint.safetensors only while training
-        weights.safetensors    the model
+        weights.safetensors    the model; of a fleet fleet/: its ledger, and models.bin
         state.json             universe, vocabulary, scaler, calibration
         predictions.parquet    the predictions table
         comparison.json, report.html, card.md, quality.json
@@ -39,6 +39,8 @@ from barcast.core.config import digest, to_plain
 from barcast.core.errors import RunError, explained
 from barcast.core.workspace import Workspace
 
+#: All models of a fleet in one file, derived from its ledger.
+PACKED_FLEET = "models.bin"
 _PACKAGES = ("barcast", "torch", "numpy", "polars", "numba", "lightgbm", "deltalake", "pyarrow")
 
 
@@ -60,8 +62,14 @@ class RunFolder:
 
     @property
     def weights(self) -> Path:
-        """The trained model."""
-        return self.path / "weights.safetensors"
+        """The trained model, or the packed ones of a fleet."""
+        packed = self.fleet / PACKED_FLEET
+        return packed if packed.is_file() else self.path / "weights.safetensors"
+
+    @property
+    def fleet(self) -> Path:
+        """Where a fleet keeps its ledger and its models."""
+        return self.path / "fleet"
 
     @property
     def predictions(self) -> Path:

@@ -66,9 +66,9 @@ class Blocks:
         First session of each block; blocks run on from the last session to the first. No draws (D = 0) where
         the sessions make fewer than 5 blocks: every interval is then NaN.
     length : int
-        Sessions in a block; the last block of a draw is cut so that a draw has T sessions.
+        Sessions in a block; the last block of a draw is cut so that a draw has ``num_sessions``.
     num_sessions : int
-        T.
+        Sessions in a draw: T, as `plan_blocks` makes them, or those of a shorter or longer sample.
     level : float
         Nominal coverage.
     """
@@ -134,7 +134,7 @@ def resample(statistics: F64, blocks: Blocks) -> F64:
     statistics : F64, shape (T, K)
         Sums per session, finite.
     blocks : Blocks
-        From `plan_blocks` with the same T.
+        From `plan_blocks` with the same T, or any whose starts lie in 0 .. T - 1.
 
     Returns
     -------
@@ -142,10 +142,10 @@ def resample(statistics: F64, blocks: Blocks) -> F64:
         One row a draw; no rows where the sessions are too few.
     """
     num_draws, num_blocks = blocks.starts.shape
-    num_sessions, num_statistics = statistics.shape
+    num_statistics = statistics.shape[1]
     if num_draws == 0:
         return np.empty((0, num_statistics))
-    cut = num_sessions - (num_blocks - 1) * blocks.length
+    cut = blocks.num_sessions - (num_blocks - 1) * blocks.length
     whole, last = _block_totals(statistics, blocks.length), _block_totals(statistics, cut)
     totals = np.empty((num_draws, num_statistics))
     step = max(_GATHER // (num_blocks * num_statistics), 1)

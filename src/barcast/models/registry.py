@@ -15,6 +15,8 @@ from barcast.core.config import meant
 from barcast.core.errors import UsageError
 
 Kind = Literal["network", "tabular", "fleet", "naive"]
+#: Kinds that see one row of features at a time.
+ROW_MODELS: tuple[Kind, ...] = ("tabular", "fleet")
 T = TypeVar("T")
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from barcast.models.network import Sizes
+    from barcast.pipeline.fleet import FleetHow
     from barcast.pipeline.warm import WarmSource
     from barcast.training.config import TrainConfig
     from barcast.training.loop import FitResult
@@ -52,11 +53,15 @@ class Outcome:
 def fit_model(
     entry: ModelEntry, config: RunConfig, dataset: Dataset, run: RunFolder, progress: Progress,
     *, parent: RunFolder | None = None, warm: WarmSource | None = None, profile: bool = False,
+    fleet: FleetHow | None = None,
 ) -> Outcome:  # fmt: skip
-    """Fit a tabular model or train a network; with ``parent`` refit it with everything chosen kept.
+    """Fit a tabular model or a fleet, or train a network; with ``parent`` refit it, all that was chosen kept.
 
-    ``warm`` is where a network's first weights come from, by default chance.
+    ``warm`` is where a network's first weights come from, by default chance; ``fleet`` is what a fleet may
+    take.
     """
+    if entry.kind == "fleet":
+        return _fit_fleet(config, dataset, run, progress, parent, fleet)
     if entry.kind == "tabular":
         return _fit_tabular(entry, config, dataset, run, progress, parent)
     return _fit_network(entry, config, dataset, run, progress, parent, warm, profile=profile)
@@ -88,6 +93,23 @@ def _fit_tabular(
     save_arrays(run.weights, model.state())
     facts["seconds"] = time.perf_counter() - started
     return Outcome(lambda wanted: model.predict(dataset.inputs[wanted]), facts)
+
+
+def _fit_fleet(
+    config: RunConfig, dataset: Dataset, run: RunFolder, progress: Progress, parent: RunFolder | None,
+    how: FleetHow | None,
+) -> Outcome:  # fmt: skip
+    from barcast.pipeline.fleet import FleetHow, fit_fleet
+
+    fitted = fit_fleet(config, dataset, run, progress, how or FleetHow(), parent)
+    facts = fitted.facts
+    if parent is None:
+        stop = dataset.rows_to_judge("stop")
+        scores = fitted.predict(dataset, stop)
+        served = np.isfinite(scores).all(axis=1)
+        score = dataset.stop_score()(stop[served], scores[served])
+        facts = {**facts, "best_score": score if np.isfinite(score) else None}
+    return Outcome(lambda rows: fitted.predict(dataset, rows), facts)
 
 
 def _fit_network(
@@ -277,13 +299,19 @@ def loop_options(entry: ModelEntry, config: RunConfig, dataset: Dataset) -> Trai
 
 
 def check_fits(entry: ModelEntry, config: RunConfig, dataset: Dataset) -> None:
-    """Refuse a limit of the panel's memory that no history fits into, before there is a run that fails of it.
+    """Refuse what cannot be trained, before there is a run that fails of it.
 
     Raises
     ------
     ResourceError
-        With the least that would do.
+        When no history fits into the limit of the panel's memory, with the least that would do.
+    UsageError
+        On options of a fleet's symbols that make no sense.
     """
+    if entry.kind == "fleet":
+        from barcast.pipeline.fleet import check_options
+
+        check_options(config.options, dataset)
     if config.train is None or not config.train.panel_memory_gib:
         return
     from barcast.training.networks import check_panel_memory

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -26,6 +26,9 @@ from barcast.pipeline.unfinished import check_done
 from barcast.store import MarketStore
 from barcast.store.names import read_names
 from barcast.windows.normalise import FittedScaler
+
+if TYPE_CHECKING:
+    from barcast.fleet.trees.packed_fleet import PackedFleet
 
 Normalisation = Literal["session", "fitted", "window"]
 
@@ -261,6 +264,8 @@ def load_model(run: RunFolder, config: RunConfig, state: Mapping[str, Any]) -> A
     from barcast.training.networks import load_network
 
     entry = model_entry(config.model)
+    if entry.kind == "fleet":
+        return _load_fleet(run)
     check_there(run, run.weights, "weights")
     try:
         arrays = load_arrays(run.weights)
@@ -286,3 +291,12 @@ def load_model(run: RunFolder, config: RunConfig, state: Mapping[str, Any]) -> A
             "train again with a lower --lr",
         )
     return model
+
+
+def _load_fleet(run: RunFolder) -> PackedFleet:
+    """Map the packed models of a fleet; the file is made again where it is missing or old."""
+    from barcast.fleet.ledger import LEDGER, Ledger
+    from barcast.pipeline.fleet_weights import packed_fleet
+
+    with Ledger.open(run.fleet / LEDGER) as ledger:
+        return packed_fleet(ledger, run.fleet)

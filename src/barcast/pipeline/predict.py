@@ -51,6 +51,7 @@ NO_SIZE = Text(
     "no size could be calibrated on `weigh`: only the order of the scores is a forecast",
     "在校准段（weigh）上无法校准出预测幅度：只有分数的次序才是预测",
 )
+_REASONS = {"symbol": pl.String, "reason": pl.String, "reason_zh": pl.String}
 #: How a forecasts file may end.
 OUTPUT_ENDINGS = (".parquet", ".csv", ".json")
 
@@ -224,6 +225,10 @@ def predict(
     features = run_features(run, state["feature_set"])
     progress.note(f"predicting {len(last_rows)} symbols as of {now} with {run.name}")
     outputs, volatility = output_rows(workspace, run, config, state, bars, features, universe, last_rows)
+    served = np.isfinite(outputs).all(axis=1)
+    if not served.all():
+        reasons = pl.concat([reasons, _without_model(run, bars, last_rows[~served])]).sort("symbol")
+    outputs, volatility, last_rows = outputs[served], volatility[served], last_rows[served]
     head = run_head(config)
     table = live_rows(
         bars, last_rows, head.scores(outputs), volatility, load_maps(run), delay=config.data.delay,
@@ -396,8 +401,25 @@ def _rows_and_reasons(found: CheckedBars, at: int, wanted: Sequence[str]) -> tup
         else:
             said = reason.in_steps(daily=bars.calendar.is_daily)
             reasons.append((symbol, said.en, said.zh))
-    schema = {"symbol": pl.String, "reason": pl.String, "reason_zh": pl.String}
-    return np.array(rows, np.int64), pl.DataFrame(reasons, schema=schema, orient="row")
+    return np.array(rows, np.int64), pl.DataFrame(reasons, schema=_REASONS, orient="row")
+
+
+def _without_model(run: RunFolder, bars: Bars, rows: I64) -> pl.DataFrame:
+    """Say of symbols that a fleet has no model for why that is."""
+    from barcast.fleet.ledger import LEDGER, Ledger
+
+    symbols = [bars.symbols[symbol] for symbol in bars.symbol_of_row[rows]]
+    with Ledger.open(run.fleet / LEDGER) as ledger:
+        told = {row.symbol: row.reason for row in ledger.rows()}
+    found = [told.get(symbol, "it was not there when the fleet was fitted") for symbol in symbols]
+    return pl.DataFrame(
+        {
+            "symbol": symbols,
+            "reason": [f"no model of its own: {reason}" for reason in found],
+            "reason_zh": [f"没有专属模型：{reason}" for reason in found],
+        },
+        schema=_REASONS,
+    )
 
 
 def _why_absent(reason: str) -> Text:
@@ -453,8 +475,14 @@ def output_rows(
     inputs = normalised(panel, tail, features, fitted, universe)
     model = load_model(run, config, state)
     volatility = trailing_volatility(tail, VOLATILITY_BARS)[rows]
-    if model_entry(config.model).kind == "tabular":
+    kind = model_entry(config.model).kind
+    if kind == "tabular":
         return np.asarray(model.predict(inputs[rows]), np.float64), volatility
+    if kind == "fleet":
+        from barcast.pipeline.fleet import scores_of
+
+        owners = [tail.symbols[symbol] for symbol in tail.symbol_of_row[rows]]
+        return scores_of(model, inputs[rows], owners), volatility
     from barcast.training.networks import make_resident
     from barcast.training.predict import predict_windows
 

@@ -52,6 +52,7 @@ def _forget(run: RunFolder) -> None:
     """Drop what an earlier attempt measured: all but when the run was made and which search chose it."""
     drop_checkpoints(run)
     shutil.rmtree(run.path / "members", ignore_errors=True)
+    shutil.rmtree(run.fleet, ignore_errors=True)
     (run.path / PROFILE).unlink(missing_ok=True)
     if run.recorded:
         kept = ("name", "id", "model", "created", *SEARCH_FACTS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from barcast.core.progress import Progress, clock, count
 from barcast.core.runs import RunFolder, run_folder, run_identity
 from barcast.core.workspace import Workspace
 from barcast.features import FeatureSet
-from barcast.models.registry import model_entry
+from barcast.models.registry import ROW_MODELS, ModelEntry, model_entry
 from barcast.pipeline.attributes import Values, attributes_of
 from barcast.pipeline.dataset import Dataset, build_dataset, resolve_features, run_features
 from barcast.pipeline.fit import Outcome, check_fits, fit_model
@@ -41,6 +41,9 @@ from barcast.pipeline.unfinished import check_done, failure_recorded
 from barcast.pipeline.warm import WarmSource, source_of_refit, warm_source
 from barcast.store.lock import writer_lock
 from barcast.windows.index import own_bars
+
+if TYPE_CHECKING:
+    from barcast.pipeline.fleet import FleetHow
 
 #: Segments whose rows go into the predictions table.
 SCORED = ("weigh", "route", "test")
@@ -85,7 +88,7 @@ class Trained:
 def train(
     workspace: Workspace, config: RunConfig, *, fresh: bool = False, progress: Progress | None = None,
     market: Market | None = None, follow: Callable[[RunFolder], RunFolder] | None = None,
-    profile: bool = False,
+    profile: bool = False, fleet: FleetHow | None = None,
 ) -> Trained:  # fmt: skip
     """Train and evaluate one model by segments; a finished run is found again, one that was cut off goes on.
 
@@ -95,6 +98,8 @@ def train(
         Is given the run's folder before anything is fitted, and returns the one that takes metrics.
     profile : bool
         Whether a network's training is measured, into profile.json; it shapes nothing.
+    fleet : FleetHow, optional
+        What a fleet may take, and who computes it.
 
     Returns
     -------
@@ -108,14 +113,14 @@ def train(
     config, market, features, warm = ready.config, ready.market, ready.features, ready.warm
     identity = identity_of(config.identity(), market, features, ready.attributes, warm)
     run = run_folder(workspace, config.model, identity)
-    if run.is_done and not fresh:
+    if run.is_done and not fresh and not _has_more_to_fit(entry, run):
         progress.note(f"{run.name} is there already (use --fresh to train it again)")
         _remember_searches(run, config, warm)
         return Trained(run, market)
     _note_peculiarities(market, progress)
     progress.note(f"features `{features.name}` for {count(len(market.bars))} bars")
     dataset = build_dataset(
-        market, workspace, features, tabular=entry.kind == "tabular", attributes=ready.attributes
+        market, workspace, features, tabular=entry.kind in ROW_MODELS, attributes=ready.attributes
     )
     check_fits(entry, config, dataset)
     with writer_lock(run.path), failure_recorded(run):
@@ -124,7 +129,9 @@ def train(
         prepared = time.perf_counter()
         progress.note(f"training {config.model} on {count(int(dataset.teach.sum()))} rows")
         watched = follow(run) if follow else run
-        outcome = fit_model(entry, config, dataset, watched, progress, warm=warm, profile=profile)
+        outcome = fit_model(
+            entry, config, dataset, watched, progress, warm=warm, profile=profile, fleet=fleet
+        )
         trained = time.perf_counter() - (run.read(PROFILE)["profile_seconds"] if profile else 0.0)
         maps = _calibrate_and_predict(run, config, dataset, outcome, progress)
         save_state(run, dataset, maps)
@@ -137,6 +144,14 @@ def train(
         finish(run, dataset, outcome.facts, started, chosen_until=chosen_until, **times)
     progress.note(f"{run.name} done in {clock(time.perf_counter() - started)}")
     return Trained(run, market)
+
+
+def _has_more_to_fit(entry: ModelEntry, run: RunFolder) -> bool:
+    if entry.kind != "fleet":
+        return False
+    from barcast.pipeline.fleet import has_more_to_fit
+
+    return has_more_to_fit(run)
 
 
 def prepare(
@@ -248,6 +263,8 @@ def _calibrate_and_predict(
     started = time.perf_counter()
     outputs = np.asarray(outcome.predict(rows), np.float64)
     seconds = time.perf_counter() - started
+    served = np.isfinite(outputs).all(axis=1)  # a fleet has no model for some symbols
+    rows, outputs = rows[served], outputs[served]
     scores, quantiles = outcome.head.scores(outputs), outcome.head.quantiles(outputs)
     weigh = np.isin(rows, dataset.rows_to_judge("weigh"))
     own = None if quantiles is None else quantiles[weigh]
@@ -277,7 +294,7 @@ def refitted_market(
 
 def refit(
     workspace: Workspace, parent: RunFolder, config: RunConfig, *, progress: Progress | None = None,
-    market: Market | None = None, fresh: bool = False,
+    market: Market | None = None, fresh: bool = False, fleet: FleetHow | None = None,
 ) -> RunFolder:  # fmt: skip
     """Refit a finished run on every known label.
 
@@ -307,7 +324,7 @@ def refit(
         inherit_search(run, parent)
         return run
     dataset = build_dataset(
-        market, workspace, features, tabular=entry.kind == "tabular", final=True, attributes=attributes
+        market, workspace, features, tabular=entry.kind in ROW_MODELS, final=True, attributes=attributes
     )
     check_fits(entry, config, dataset)
     with writer_lock(run.path), failure_recorded(run):
@@ -315,7 +332,7 @@ def refit(
         run = begin(workspace, config, identity, dataset, fresh=fresh, **how)
         inherit_search(run, parent)
         progress.note(f"refitting {config.model} on all {count(int(dataset.teach.sum()))} known labels")
-        outcome = fit_model(entry, config, dataset, run, progress, parent=parent, warm=warm)
+        outcome = fit_model(entry, config, dataset, run, progress, parent=parent, warm=warm, fleet=fleet)
         save_state(run, dataset, load_maps(parent))
         finish(run, dataset, outcome.facts, started, chosen_until=known_until(parent))
     return run

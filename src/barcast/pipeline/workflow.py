@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from barcast.core.errors import BarcastError, RunError, UsageError
 from barcast.core.progress import Progress
@@ -21,6 +21,9 @@ from barcast.pipeline.report import write_run_report
 from barcast.pipeline.settings import RunConfig, from_run, resolve
 from barcast.pipeline.train import prepare, refit, refitted_market, train
 from barcast.pipeline.unfinished import check_done
+
+if TYPE_CHECKING:
+    from barcast.pipeline.fleet import FleetHow
 
 
 @dataclass(frozen=True)
@@ -69,17 +72,21 @@ def train_and_report(
     progress: Progress | None = None,
     follow: Callable[[RunFolder], RunFolder] | None = None,
     profile: bool = False,
+    fleet: FleetHow | None = None,
 ) -> TrainedAndCompared:
     """Train, compare with naive rows and ridge, optionally refit on everything known, write the report.
 
     With ``parent``, a finished run, nothing is trained: it is compared on the rows it was made from and
     refitted on everything known now. ``config`` is then its own (`refit_config`). Without ``keep_forecasts``
-    a refit's forecasts are shown, but not kept as served. ``follow`` and ``profile`` are as for `train`.
+    a refit's forecasts are shown, but not kept as served. ``follow``, ``profile`` and ``fleet`` are as for
+    `train`.
     """
     progress = progress or Progress(enabled=False)
     _check_asked(workspace, config, parent, profile=profile)
     if parent is None:
-        trained = train(workspace, config, fresh=fresh, progress=progress, follow=follow, profile=profile)
+        trained = train(
+            workspace, config, fresh=fresh, progress=progress, follow=follow, profile=profile, fleet=fleet
+        )
         if profile and not (trained.run.path / "profile.json").is_file():
             progress.note("nothing was trained, so nothing was measured: --fresh --profile")
         run, market, newest = trained.run, trained.market, trained.market
@@ -88,7 +95,7 @@ def train_and_report(
     compared = compare_runs(workspace, [run], open_test=open_test, market=market, progress=progress)
     refitted = None
     if final or parent:
-        refitted = refit(workspace, run, config, market=newest, fresh=fresh, progress=progress)
+        refitted = refit(workspace, run, config, market=newest, fresh=fresh, progress=progress, fleet=fleet)
     asof = config.data.asof
     save = keep_forecasts and bool(refitted) and not asof
     forecasts = _forecasts(workspace, run, asof, progress, save=save)

@@ -1,0 +1,142 @@
+"""Fleets in Python: a model of its own for each symbol, how it stands, one symbol's model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from barcast.api.places import Place, place_of
+from barcast.core.progress import Progress
+
+if TYPE_CHECKING:
+    from barcast.fleet.budget import Plan
+    from barcast.pipeline.fleet_verbs import FleetStatus, FleetSymbol
+    from barcast.pipeline.train import Trained
+    from barcast.pipeline.workflow import TrainedAndCompared
+
+
+#: Options of ``train_fleet`` that say what a fleet may take.
+_HOW = (
+    "budget", "time_per_symbol", "max_memory", "workers", "batch_size", "executor", "address", "priority"
+)  # fmt: skip
+
+
+def train_fleet(
+    *,
+    workspace: Place = None,
+    config: Path | str | None = None,
+    symbol_config: Path | str | Mapping[str, Mapping[str, Any]] | None = None,
+    budget: str | float | None = None,
+    time_per_symbol: float | None = None,
+    max_memory: str | int | None = None,
+    workers: int | None = None,
+    batch_size: int = 0,
+    executor: str = "processes",
+    address: str = "",
+    priority: str = "turnover",
+    final: bool = False,
+    fresh: bool = False,
+    open_test: bool = False,
+    report: bool = True,
+    progress: bool = False,
+    **options: Any,
+) -> TrainedAndCompared:
+    """Fit an ensemble of trees for each symbol that has the rows for it, compare it and write the report.
+
+    Parameters
+    ----------
+    symbol_config : path or mapping, optional
+        Options of single symbols: ``{"600519.SH": {"min_rows": 300, "xgboost": {"max_depth": 3}}}``.
+    budget : str or float, optional
+        For all fits: ``"30m"``, or seconds. What does not fit gets a lighter preset or none.
+    time_per_symbol : float, optional
+        Seconds of computing that one symbol may take.
+    max_memory : str or int, optional
+        Of all processes together: ``"8G"``, or bytes.
+    workers : int, optional
+        By default one a core.
+    batch_size : int
+        Symbols a worker is handed at a time; 0: as their seconds ask for.
+    executor : str
+        ``serial``, ``processes`` or ``ray`` (with ``address`` of a cluster).
+    priority : str
+        Who comes first where not all can be served: ``turnover``, ``length`` or a CSV file.
+    **options
+        As the command's flags: ``preset``, ``features``, ``horizons``, ``symbols``, ``min_rows``, ...
+
+    Raises
+    ------
+    UsageError
+        On options that there are not, or values that make no sense.
+    DataError
+        When no symbol can be given a model of its own.
+    """
+    from barcast.pipeline.workflow import train_and_report
+
+    place, how, resolved = _asked(
+        workspace, config, symbol_config, options, budget=budget, time_per_symbol=time_per_symbol,
+        max_memory=max_memory, workers=workers, batch_size=batch_size, executor=executor, address=address,
+        priority=priority,
+    )  # fmt: skip
+    return train_and_report(
+        place, resolved, final=final, fresh=fresh, open_test=open_test, report=report,
+        progress=Progress(enabled=progress), fleet=how,
+    )  # fmt: skip
+
+
+def plan_fleet(
+    *,
+    workspace: Place = None,
+    config: Path | str | None = None,
+    symbol_config: Path | str | Mapping[str, Mapping[str, Any]] | None = None,
+    progress: bool = False,
+    **options: Any,
+) -> list[Plan]:
+    """Fit a few symbols, which are kept, and return what the rest takes: options as of ``train_fleet``."""
+    from barcast.pipeline.fleet_verbs import plan_fleet as plan
+
+    takes = {name: options.pop(name) for name in _HOW if name in options}
+    place, how, resolved = _asked(workspace, config, symbol_config, options, **takes)
+    return plan(place, resolved, how, Progress(enabled=progress))
+
+
+def fleet_status(run: str = "", *, workspace: Place = None, only: str | None = None) -> FleetStatus:
+    """Return how a fleet stands, by default the newest; ``only`` keeps the rows of a status."""
+    from barcast.pipeline.fleet_verbs import fleet_status as status
+
+    return status(place_of(workspace), run, only)
+
+
+def fleet_symbol(symbol: str, run: str = "", *, workspace: Place = None) -> FleetSymbol:
+    """Return what a fleet knows of one symbol: its model's members, their errors, weights and evidence."""
+    from barcast.pipeline.fleet_verbs import fleet_symbol as show
+
+    return show(place_of(workspace), symbol, run)
+
+
+def retry_failed(
+    run: str = "", *, workspace: Place = None, workers: int | None = None, progress: bool = False
+) -> Trained:
+    """Fit once more what failed in a fleet; what is finished stays."""
+    from barcast.pipeline.fleet_options import fleet_how
+    from barcast.pipeline.fleet_verbs import retry_failed as retry
+
+    how = fleet_how(workers=workers)
+    return retry(place_of(workspace), run, how=how, progress=Progress(enabled=progress))[0]
+
+
+def _asked(
+    workspace: Place, config: Path | str | None,
+    symbol_config: Path | str | Mapping[str, Mapping[str, Any]] | None, options: dict[str, Any], **how: Any,
+) -> Any:  # fmt: skip
+    from barcast.pipeline.fleet_options import checked_symbol_options, fleet_how, symbol_options
+    from barcast.pipeline.settings import resolve
+
+    place = place_of(workspace)
+    if isinstance(symbol_config, Mapping):
+        options["symbol_options"] = checked_symbol_options(place, symbol_config, "symbol_config")
+    elif symbol_config is not None:
+        options["symbol_options"] = symbol_options(place, Path(symbol_config))
+    resolved = resolve(place, "fleet-trees", options, None if config is None else Path(config))
+    return place, fleet_how(**how), resolved

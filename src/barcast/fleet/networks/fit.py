@@ -1,0 +1,155 @@
+"""Fits units of many symbols as batches of dedicated networks.
+
+Options of a unit are overrides of the preset for all of its symbols, but for three names:
+
+``symbols``
+    Overrides of single symbols, by name. Rates, decay, epochs, patience, features and the like differ freely
+    inside a batch; options of ``presets.SHAPES`` put a symbol into a batch of its own kind.
+``widths``
+    Every symbol is trained at each of these widths and keeps the network that is best on its own `stop`.
+``num_seats``
+    Symbols at once; 0 chooses.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from barcast.core.atomic import atomic_path
+from barcast.core.errors import BarcastError, RunError
+from barcast.core.memory import pss_bytes
+from barcast.fleet.data import FleetData
+from barcast.fleet.networks.presets import Kind, resolve
+from barcast.fleet.networks.trainer import BatchTrainer, Member
+from barcast.fleet.work import Fit, SymbolResult, Unit
+
+#: A killed worker loses at most so much.
+SAVE_SECONDS = 45.0
+
+
+def make_fit(folder: str, kind: Kind, options: Mapping[str, Any], seed: int, states: str = "") -> Fit:
+    """Return the fit of a worker.
+
+    Parameters
+    ----------
+    folder : str
+        Where :meth:`FleetData.save` wrote.
+    kind : str
+        ``lstm`` or ``gru``.
+    options : mapping
+        Overrides for all symbols; a unit's own options go over them.
+    seed : int
+        Of the fleet.
+    states : str
+        Folder for what a batch needs to go on after a kill; empty: nothing is kept. The files of a unit stay
+        until the next unit of the same worker is done, so that results on their way to the caller are safe;
+        what is left when a fleet is complete may be removed.
+    """
+    keep = Path(states) if states else None
+    return NetworkFit(FleetData.map(Path(folder)), kind, dict(options), seed, keep)
+
+
+@dataclass
+class NetworkFit:
+    """Fits a unit of dedicated networks; see the module for its options."""
+
+    data: FleetData
+    kind: Kind
+    options: Mapping[str, Any]
+    seed: int
+    states: Path | None = None
+    delivered: list[Path] = field(default_factory=list)
+    """State files of the unit before."""
+
+    def __call__(self, unit: Unit) -> list[SymbolResult]:
+        """Return one result a symbol, in order; what fails, fails alone. Computes on one thread."""
+        threads = torch.get_num_threads()
+        torch.set_num_threads(
+            1
+        )  # one worker a core: several threads in one operation only wait for each other
+        try:
+            return self._results(unit)
+        finally:
+            torch.set_num_threads(threads)
+
+    def _results(self, unit: Unit) -> list[SymbolResult]:
+        options = {**self.options, **unit.options}
+        own, widths = options.pop("symbols", {}), options.pop("widths", ())
+        num_seats = int(options.pop("num_seats", 0))
+        members, found = [], {}
+        for symbol, position in zip(unit.symbols, unit.positions, strict=True):
+            try:
+                members.append(
+                    Member(position, resolve(self.kind, unit.preset, options, own.get(symbol, {})))
+                )
+            except BarcastError as error:
+                found[position] = SymbolResult(
+                    symbol, unit.preset, "failed", reason=error.found, todo=error.todo
+                )
+        found |= dict(self._fit(members, unit, widths, num_seats))
+        memory = pss_bytes()
+        return [replace(found[position], memory_bytes=memory) for position in unit.positions]
+
+    def _fit(
+        self, members: list[Member], unit: Unit, widths: Sequence[int], num_seats: int
+    ) -> list[tuple[int, SymbolResult]]:
+        """Train at each width and keep the best of each symbol."""
+        tried: dict[int, list[SymbolResult]] = {member.position: [] for member in members}
+        files = []
+        for batch in batches_of(members, widths):
+            file = self._file(batch, unit)
+            files.append(file)
+            trainer = self._trainer(batch, unit.preset, num_seats, file)
+            while not trainer.run(SAVE_SECONDS if file else float("inf")):
+                _save(file, trainer)
+            _save(file, trainer)
+            for member, result in zip(batch, trainer.in_order(), strict=True):
+                tried[member.position].append(result)
+        for file in self.delivered:
+            file.unlink(missing_ok=True)
+        self.delivered = [file for file in files if file]
+        return [(position, best_of(results)) for position, results in tried.items()]
+
+    def _file(self, batch: Sequence[Member], unit: Unit) -> Path | None:
+        if self.states is None:
+            return None
+        text = repr((batch, unit.symbols, self.seed))
+        return self.states / f"{hashlib.blake2b(text.encode(), digest_size=10).hexdigest()}.safetensors"
+
+    def _trainer(self, batch: Sequence[Member], name: str, num_seats: int, file: Path | None) -> BatchTrainer:
+        """Go on from a saved state where there is one that fits."""
+        if file and file.is_file():
+            try:
+                return BatchTrainer.from_state(file.read_bytes(), self.data, batch, name, self.seed)
+            except RunError:  # damaged, or the rows have changed since: training it again is all it costs
+                file.unlink()
+        return BatchTrainer(self.data, batch, name, self.seed, num_seats)
+
+
+def batches_of(members: Sequence[Member], widths: Sequence[int] = ()) -> list[list[Member]]:
+    """Put members of one shape together, once for each width."""
+    found: dict[Any, list[Member]] = {}
+    for width in widths or (0,):
+        for member in members:
+            preset = replace(member.preset, hidden_size=width) if width else member.preset
+            found.setdefault(preset.shape, []).append(Member(member.position, preset))
+    return list(found.values())
+
+
+def best_of(results: Sequence[SymbolResult]) -> SymbolResult:
+    """Return the result whose network is best on `stop`, with the seconds of all; a failure if all failed."""
+    done = [result for result in results if result.status == "done"]
+    best = max(done, key=lambda result: result.metrics["stop_score"]) if done else results[0]
+    return replace(best, seconds=sum(result.seconds for result in results))
+
+
+def _save(file: Path | None, trainer: BatchTrainer) -> None:
+    if file:
+        with atomic_path(file) as temporary:
+            temporary.write_bytes(trainer.state_bytes())

@@ -1,0 +1,1 @@
+"""Dedicated ensembles of trees: a forest and two boosters a symbol, served without their libraries."""

@@ -1,0 +1,150 @@
+"""What a fleet is fitted on: rows of all symbols in one folder, who may get a model, what each is worth."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from barcast.core.arrays import F64, I8, I64
+from barcast.core.errors import UsageError, explained
+from barcast.core.predictions import SEGMENTS
+from barcast.core.texts import some
+from barcast.fleet.budget import Candidates
+from barcast.fleet.data import FleetData
+from barcast.pipeline.dataset import Dataset
+
+#: Sessions at the end of `fit` whose turnover says what a symbol is worth.
+TURNOVER_BARS = 60
+TOO_SHORT = "too short"
+#: What symbols may be ordered by; anything else is a file.
+PRIORITIES = ("turnover", "length")
+_FIT, _STOP = SEGMENTS.index("fit"), SEGMENTS.index("stop")
+
+
+def fleet_data(dataset: Dataset) -> FleetData:
+    """Return the rows of a dataset as a fleet reads them: whatever may teach is `fit`."""
+    market = dataset.market
+    bars = market.bars
+    segment: I8 = np.where(market.segment == _FIT, np.int8(-1), market.segment).astype(np.int8)
+    judging = np.zeros(len(bars), bool)
+    judging[dataset.rows_to_judge(*SEGMENTS[1:])] = True
+    segment[~judging] = -1
+    segment[dataset.teach] = _FIT
+    return FleetData(
+        bars.symbols, bars.offsets, dataset.inputs, dataset.target, bars.session.astype(np.int32), segment,
+        bars.life_start,
+    )  # fmt: skip
+
+
+@contextmanager
+def rows_for_workers(data: FleetData, folder: Path) -> Iterator[Path]:
+    """Keep the rows in a folder that workers map, for as long as the block lasts."""
+    shutil.rmtree(folder, ignore_errors=True)
+    data.save(folder)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def rows_digests(data: FleetData) -> list[str]:
+    """Return a digest a symbol of the rows that shape its model: those of `fit` and `stop`."""
+    wanted = np.isin(data.segment, (_FIT, _STOP))
+    found = []
+    for position in range(len(data.symbols)):
+        rows = data.rows_of(position)
+        own = np.flatnonzero(wanted[rows]) + rows.start
+        told = hashlib.blake2b(digest_size=8)
+        for array in (data.inputs, data.target, data.segment):
+            told.update(np.ascontiguousarray(array[own]).data)
+        found.append(told.hexdigest())
+    return found
+
+
+def teaching_counts(data: FleetData) -> I64:
+    """Return the rows that teach each symbol, the fewest of its horizons, shape (S,)."""
+    owner = np.repeat(np.arange(len(data.symbols)), np.diff(data.offsets))
+    teach = (data.segment == _FIT)[:, None] & np.isfinite(data.target)
+    counts = [np.bincount(owner[column], minlength=len(data.symbols)) for column in teach.T]
+    return np.asarray(np.min(counts, axis=0), np.int64)
+
+
+def values_of(dataset: Dataset, priority: str) -> F64:
+    """Return what each symbol is worth, shape (S,); NaN comes last.
+
+    Parameters
+    ----------
+    priority : str
+        ``turnover``: mean close times volume of the last 60 bars that may teach; ``length``: rows that teach;
+        or a CSV file with the columns ``symbol`` and ``value``.
+
+    Raises
+    ------
+    UsageError
+        On a file that cannot be read so, or names a symbol twice.
+    """
+    bars = dataset.market.bars
+    if priority == "length":
+        counts = np.bincount(bars.symbol_of_row[dataset.teach], minlength=bars.num_symbols)
+        return np.asarray(counts, np.float64)
+    if priority != "turnover":
+        told = _told_values(Path(priority))
+        return np.array([told.get(symbol, np.nan) for symbol in bars.symbols])
+    values = np.full(bars.num_symbols, np.nan)
+    traded = np.nan_to_num(bars.close * bars.volume)
+    for position in range(bars.num_symbols):
+        rows = np.flatnonzero(dataset.teach[bars.offsets[position] : bars.offsets[position + 1]])
+        if len(rows):
+            values[position] = traded[bars.offsets[position] + rows[-TURNOVER_BARS:]].mean()
+    return values
+
+
+def _told_values(path: Path) -> dict[str, float]:
+    todo = "a CSV file with the header symbol,value"
+    if not path.is_file():
+        raise UsageError(f"--priority {path}: neither {', '.join(PRIORITIES)} nor a file", todo)
+    with explained("reading", path), path.open(encoding="utf-8-sig", newline="") as file:
+        lines = list(csv.DictReader(file))
+    try:
+        told = {line["symbol"].strip(): float(line["value"]) for line in lines}
+    except (KeyError, ValueError, AttributeError) as error:
+        raise UsageError(f"{path}: {error!r}", todo) from error
+    if len(told) != len(lines):
+        raise UsageError(f"{path}: {len(lines) - len(told)} symbols stand there twice", "one line a symbol")
+    return told
+
+
+def candidates_of(data: FleetData, value: F64, wanted: Mapping[str, int]) -> Candidates:
+    """Return the symbols that are to be fitted, by position in ``data``."""
+    positions = np.array(sorted(wanted.values()), np.int64)
+    rows = teaching_counts(data)[positions]
+    return Candidates(tuple(data.symbols[p] for p in positions), positions, rows, value[positions])
+
+
+def too_short(data: FleetData, min_rows: int, least: Mapping[str, int]) -> dict[str, str]:
+    """Say of each symbol with too few rows to teach that it has; ``least`` differs for single symbols."""
+    counts = teaching_counts(data).tolist()
+    asked = [least.get(symbol, min_rows) for symbol in data.symbols]
+    return {
+        symbol: f"{TOO_SHORT}: {count:,} of {need:,} training rows"
+        for symbol, count, need in zip(data.symbols, counts, asked, strict=True)
+        if count < need
+    }
+
+
+def check_symbols(symbols: Sequence[str], named: Mapping[str, object], where: str) -> None:
+    """Refuse options for symbols that are not here.
+
+    Raises
+    ------
+    UsageError
+        With their names.
+    """
+    if strange := sorted(set(named) - set(symbols)):
+        raise UsageError(f"{where} names symbols that are not here: {some(strange)}", "barcast data info")

@@ -1,0 +1,172 @@
+"""What is asked of a fleet that is there: how it stands, one symbol's model, another try of what failed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from barcast.core.config import to_plain
+from barcast.core.errors import RunError
+from barcast.core.progress import Progress
+from barcast.core.runs import RunFolder, list_runs, open_run, run_folder
+from barcast.core.workspace import Workspace
+from barcast.fleet.budget import Plan
+from barcast.fleet.ledger import LEDGER, Ledger
+from barcast.fleet.ledger_rows import LedgerRow
+from barcast.pipeline.compare import market_again
+from barcast.pipeline.dataset import build_dataset
+from barcast.pipeline.fleet import FleetHow, check_options, has_more_to_fit, plan_fits
+from barcast.pipeline.fleet_weights import WEIGHTS
+from barcast.pipeline.record import begin
+from barcast.pipeline.settings import RunConfig, from_run
+from barcast.pipeline.train import Trained, identity_of, prepare, train
+from barcast.pipeline.unfinished import INTERRUPTED, failure_recorded
+from barcast.store import MarketStore
+from barcast.store.lock import writer_lock
+
+
+@dataclass(frozen=True)
+class FleetStatus:
+    """How a fleet stands.
+
+    Attributes
+    ----------
+    run : str
+    counts : dict of str to int
+        Symbols by status: pending, running, done, failed, left_out.
+    presets : dict of str to int
+        Finished symbols by preset.
+    seconds : float
+        Of computing, all finished fits together.
+    ledger_bytes : int
+        On disk.
+    rows : tuple of LedgerRow
+        Symbol by symbol.
+    """
+
+    run: str
+    counts: dict[str, int]
+    presets: dict[str, int]
+    seconds: float
+    ledger_bytes: int
+    rows: tuple[LedgerRow, ...]
+
+    def plain(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        plain: dict[str, Any] = to_plain(self)
+        return plain
+
+
+@dataclass(frozen=True)
+class FleetSymbol:
+    """One symbol of a fleet.
+
+    Attributes
+    ----------
+    run : str
+    row : LedgerRow
+    weights : list of dict
+        Evidence for the weights of its members, one a horizon; empty before they were weighed.
+    """
+
+    run: str
+    row: LedgerRow
+    weights: list[dict[str, Any]]
+
+    def plain(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        plain: dict[str, Any] = to_plain(self)
+        return plain
+
+
+def fleet_run(workspace: Workspace, name: str = "") -> RunFolder:
+    """Return the named fleet, or the newest one, finished or not.
+
+    Raises
+    ------
+    RunError
+        When there is none, or the run is no fleet.
+    """
+    if name:
+        run = open_run(workspace, name)
+        if not (run.fleet / LEDGER).is_file():
+            raise RunError(f"`{run.name}` is no fleet: it has no ledger", "name a fleet: barcast runs")
+        return run
+    found = [run for run in list_runs(workspace) if (run.fleet / LEDGER).is_file()]
+    evaluations = [run for run in found if not run.info.get("final")]
+    if not found:
+        raise RunError("no fleet in this workspace", "barcast fleet trees")
+    return (evaluations or found)[-1]
+
+
+def fleet_status(workspace: Workspace, name: str = "", only: str | None = None) -> FleetStatus:
+    """Return how a fleet stands; another process may be fitting it. ``only`` keeps the rows of a status."""
+    run = fleet_run(workspace, name)
+    with Ledger.open(run.fleet / LEDGER) as ledger:
+        rows = tuple(ledger.rows())
+        counts, size = ledger.counts(), ledger.size_bytes()
+    done = [row for row in rows if row.status == "done"]
+    presets = dict(Counter(row.preset for row in done))
+    return FleetStatus(
+        run.name, {str(status): num for status, num in counts.items()}, presets,
+        sum(row.seconds for row in done), size,
+        tuple(row for row in rows if only in (None, row.status)),
+    )  # fmt: skip
+
+
+def fleet_symbol(workspace: Workspace, symbol: str, name: str = "") -> FleetSymbol:
+    """Return what a fleet knows of one symbol, in any spelling.
+
+    Raises
+    ------
+    SymbolError
+        When the store does not have it.
+    UsageError
+        When the fleet does not have it.
+    """
+    run = fleet_run(workspace, name)
+    (canonical,) = MarketStore.open(workspace.market).resolve((symbol,))
+    with Ledger.open(run.fleet / LEDGER) as ledger:
+        row = ledger.row(canonical)
+        return FleetSymbol(run.name, row, ledger.pooled(WEIGHTS, canonical).get(canonical, []))
+
+
+def retry_failed(
+    workspace: Workspace, name: str = "", *, how: FleetHow | None = None, progress: Progress | None = None
+) -> tuple[Trained, Sequence[str]]:
+    """Fit what failed once more, on the rows it was fitted on; return the fleet and who that was."""
+    progress = progress or Progress(enabled=False)
+    run = fleet_run(workspace, name)
+    with writer_lock(run.path), Ledger.open(run.fleet / LEDGER, readonly=False) as ledger:
+        again = ledger.retry_failed()
+    config = from_run(run.read("config.json"))
+    market = market_again(workspace, run, progress)
+    return train(workspace, config, market=market, progress=progress, fleet=how), again
+
+
+def plan_fleet(
+    workspace: Workspace, config: RunConfig, how: FleetHow, progress: Progress | None = None
+) -> list[Plan]:
+    """Measure presets on a few symbols, which are kept as fitted, and return what the rest will take.
+
+    Returns
+    -------
+    list of Plan
+        Usually one; none where everything is fitted.
+    """
+    progress = progress or Progress(enabled=False)
+    ready = prepare(workspace, config, progress=progress)
+    identity = identity_of(ready.config.identity(), ready.market, ready.features, ready.attributes, None)
+    run = run_folder(workspace, config.model, identity)
+    if run.is_done and not has_more_to_fit(run):
+        progress.note(f"{run.name} is there already: nothing to plan (--fresh to fit it again)")
+        return []
+    dataset = build_dataset(ready.market, workspace, ready.features, tabular=True)
+    check_options(ready.config.options, dataset)
+    with writer_lock(run.path), failure_recorded(run):
+        run = begin(workspace, ready.config, identity, dataset, fresh=False)
+        plans = plan_fits(ready.config, dataset, run, progress, how)
+        run.update(status=INTERRUPTED)
+    return plans

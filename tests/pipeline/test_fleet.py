@@ -1,0 +1,270 @@
+"""A fleet through the command line: fitted, compared, served, refitted, killed, left out and taken up again."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import polars as pl
+import pytest
+
+import barcast
+from barcast.cli.app import _run
+from barcast.core.errors import RunError, UsageError
+from barcast.core.predictions import read_predictions
+from barcast.core.workspace import Workspace
+from barcast.ensemble.densities import log_densities
+from barcast.evaluation.metrics import rank_ic
+from barcast.fleet.ledger import LEDGER, Ledger
+from barcast.fleet.trees.presets import MEMBERS, PRESETS
+from barcast.models.dedicated import FleetTreesConfig
+from barcast.pipeline.fleet import LADDERS
+from barcast.pipeline.fleet_verbs import fleet_run
+from tests.journey.test_journey import DECLARED, write_market
+
+NAMES = [f"SYM{s:02d}" for s in range(34)]
+FAST = ["--preset", "fast", "--min-rows", "200", "--executor", "serial", "--quiet"]
+
+
+def run(*arguments) -> int:
+    return _run([str(argument) for argument in arguments], debug=False)
+
+
+def import_market(root, shortened=("SYM33",)) -> None:
+    write_market(root / "bars", symbols=len(NAMES), sessions=500)
+    for name in shortened:
+        path = root / "bars" / f"{name}.csv"
+        pl.read_csv(path).tail(120).write_csv(path)
+    assert run("data", "import", root / "bars", "-w", root, *DECLARED) == 0
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A workspace with a market of 34 symbols, one of them short, and a fleet with its refit."""
+    root = tmp_path_factory.mktemp("fleet")
+    import_market(root)
+    assert run("fleet", "trees", "-w", root, *FAST, "--final") == 0
+    return root
+
+
+@pytest.fixture
+def spare(place, tmp_path):
+    copy = tmp_path / "ws"
+    subprocess.run(["cp", "-r", str(place), str(copy)], check=True)
+    return copy
+
+
+def ledger_of(root, name=""):
+    return Ledger.open(fleet_run(Workspace(root), name).fleet / LEDGER)
+
+
+def digest_of(root) -> str:
+    with ledger_of(root) as ledger:
+        return ledger.content_digest("weights")
+
+
+def test_presets_are_those_of_the_options():
+    import typing
+
+    named = typing.get_args(typing.get_type_hints(FleetTreesConfig)["preset"])
+    assert set(named) == set(PRESETS) == set(LADDERS)
+    assert all(ladder[-1] == name and set(ladder) <= set(PRESETS) for name, ladder in LADDERS.items())
+
+
+def test_every_symbol_with_the_rows_has_a_model_and_the_short_one_a_reason(place, capsys):
+    found = barcast.fleet_status(workspace=place)
+    assert found.counts == {"pending": 0, "running": 0, "done": 33, "failed": 0, "left_out": 1}
+    assert found.presets == {"fast": 33}
+    assert run("fleet", "status", "-w", place, "--only", "left_out") == 0
+    assert "too short: " in capsys.readouterr().out
+    assert run("fleet", "status", "-w", place, "--json") == 0
+    listed = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["symbol"] for row in listed] == sorted(NAMES)
+
+
+def test_its_forecasts_are_compared_and_find_what_was_planted(place):
+    fleet = fleet_run(Workspace(place))
+    table = read_predictions(fleet.predictions, segment="route")
+    assert "SYM33" not in table["symbol"].unique().to_list()
+    assert table["score"].is_finite().all()
+    session = table["time"].rank("dense").to_numpy().astype(int) - 1
+    ic = rank_ic(table["y"].to_numpy(), table["score"].to_numpy(), session, session.max() + 1)
+    assert np.nanmean(ic) > 0.05  # one-day reversal of a fifth of the variance, entry a day later
+    (compared,) = json.loads((fleet.path / "comparison.json").read_text())
+    row = next(row for row in compared["all_rows"]["rows"] if row["model"] == "fleet-trees")
+    assert row["coverage"] < 1
+
+
+def test_weights_are_the_evidence_of_rows_that_taught_nothing(place):
+    shown = barcast.fleet_symbol("sym05", workspace=place)
+    (evidence,) = shown.weights
+    assert evidence["members"] == [*MEMBERS, "zero"]
+    assert evidence["weights"][1] == 0 and "xgboost" in evidence["excluded"]  # `fast` has none
+    assert sum(evidence["weights"]) == pytest.approx(1)
+    with ledger_of(place) as ledger:
+        pooled = ledger.pooled("weights")
+    assert all(each[0]["num_rows"] > 20 for each in pooled.values())
+    assert log_densities(np.zeros(1), np.zeros((1, 1)), np.ones(1)).shape == (1, 1)
+
+
+def test_the_refit_keeps_presets_rounds_and_weights_and_serves(place, capsys):
+    fleet = fleet_run(Workspace(place))
+    refit = next(r for r in barcast.runs(workspace=place) if r.info.get("parent") == fleet.name)
+    with ledger_of(place) as before, ledger_of(place, refit.name) as after:
+        assert before.pooled("weights") == after.pooled("weights")
+        for row in after.rows(status=["done"]):
+            old = before.row(row.symbol)
+            assert row.preset == old.preset and row.num_rows > old.num_rows
+            kept, trees = (
+                each.metrics["horizons"][0]["members"]["lightgbm"]["trees"] for each in (old, row)
+            )
+            assert trees <= kept
+    assert run("predict", fleet.name, "-w", place, "--allow-old", "--json") == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["run"] == refit.name and len(answer["forecasts"]) == 33
+    (without,) = answer["without_forecast"]
+    assert without["symbol"] == "SYM33" and "too short" in without["reason"]
+
+
+def test_the_same_command_again_fits_nothing_and_fresh_gives_the_same_bytes(spare, capsys):
+    before = digest_of(spare)
+    assert run("fleet", "trees", "-w", spare, *FAST[:-1]) == 0
+    assert "is there already" in capsys.readouterr().err
+    assert run("fleet", "trees", "-w", spare, *FAST, "--fresh", "--no-report", "--executor", "processes") == 0
+    assert digest_of(spare) == before
+
+
+def test_a_lost_file_of_packed_models_is_made_again(spare):
+    fleet = fleet_run(Workspace(spare))
+    before = barcast.predict(fleet.name, workspace=spare, allow_old=True).table
+    for packed in spare.glob("runs/*/fleet/models.bin"):
+        packed.unlink()
+    assert barcast.predict(fleet.name, workspace=spare, allow_old=True).table.equals(before)
+
+
+def test_what_failed_is_a_row_and_is_tried_again_when_asked(spare, monkeypatch, capsys):
+    from barcast.fleet.trees import fit
+
+    plain = fit.fit_symbol
+
+    def broken(data, *rest):
+        if data.symbol == "SYM07":
+            raise ValueError("planted")
+        return plain(data, *rest)
+
+    monkeypatch.setattr(fit, "fit_symbol", broken)
+    assert run("fleet", "trees", "-w", spare, *FAST, "--fresh", "--no-report") == 0
+    found = barcast.fleet_status(workspace=spare, only="failed")
+    assert [row.symbol for row in found.rows] == ["SYM07"] and "planted" in found.rows[0].reason
+    assert found.counts["done"] == 32
+    monkeypatch.setattr(fit, "fit_symbol", plain)
+    with ledger_of(spare) as ledger:
+        finished = {row.symbol: row.finished_at for row in ledger.rows(status=["done"])}
+    capsys.readouterr()
+    assert run("fleet", "retry-failed", "-w", spare, "--workers", "1", "-q") == 0
+    assert "1 symbols tried again" in capsys.readouterr().out
+    with ledger_of(spare) as ledger:
+        assert ledger.counts()["done"] == 33
+        assert {s: ledger.row(s).finished_at for s in finished} == finished
+
+
+def test_options_of_one_symbol_change_that_symbol_alone(spare, tmp_path):
+    own = tmp_path / "own.toml"
+    own.write_text('[sym03]\nmin_rows = 100\nfeatures = ["ret_1"]\n[sym03.forest]\nnum_trees = 7\n')
+    with ledger_of(spare) as ledger:
+        before = {row.symbol: row.content for row in ledger.rows(status=["done"])}
+    assert run("fleet", "trees", "-w", spare, *FAST, "--no-report", "--symbol-config", own) == 0
+    with ledger_of(spare) as ledger:
+        after = {row.symbol: row.content for row in ledger.rows(status=["done"])}
+        assert ledger.row("SYM03").metrics["horizons"][0]["members"]["forest"]["trees"] == 7
+    assert {symbol for symbol in after if after[symbol] != before.get(symbol)} == {"SYM03"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("[NOBODY]\nmin_rows = 1\n", "NOBODY"), ('[SYM01]\nfeatures = ["nothing"]\n', "nothing"),
+     ("[SYM01]\nmin_row = 3\n", "min_rows"), ("SYM01 = 3\n", "no table")],
+)  # fmt: skip
+def test_options_of_symbols_that_make_no_sense_are_refused_before_any_fit(place, tmp_path, text, said, capsys):
+    own = tmp_path / "own.toml"
+    own.write_text(text)
+    runs = [one.name for one in barcast.runs(workspace=place)]
+    assert run("fleet", "trees", "-w", place, *FAST, "--symbol-config", own) in (2, 3)
+    assert said in capsys.readouterr().err
+    assert [one.name for one in barcast.runs(workspace=place)] == runs
+
+
+def test_what_a_budget_leaves_out_is_fitted_when_there_is_more(spare, monkeypatch):
+    import barcast.fleet.budget as budget
+
+    plain = budget.assign
+
+    def stingy(cost, top, order, capacity):
+        rung = plain(cost, top, order, capacity)
+        rung[8:] = budget.UNIVERSAL  # whoever else asks, and however often
+        return rung
+
+    with monkeypatch.context() as patch:
+        patch.setattr(budget, "assign", stingy)
+        assert run("fleet", "trees", "-w", spare, *FAST, "--fresh", "--no-report", "--budget", "10m") == 0
+    found = barcast.fleet_status(workspace=spare, only="left_out")
+    left = {row.symbol: row.reason for row in found.rows}
+    assert len(left) > 15 and left["SYM33"].startswith("too short")
+    assert all("budget" in reason for symbol, reason in left.items() if symbol != "SYM33")
+    assert run("fleet", "trees", "-w", spare, *FAST, "--no-report") == 0
+    assert barcast.fleet_status(workspace=spare).counts["done"] == 33
+
+
+def test_a_dry_run_keeps_what_it_fitted_and_says_what_the_rest_takes(spare, capsys):
+    arguments = ("fleet", "trees", "-w", spare, *FAST, "--seed", "5")
+    assert run(*arguments, "--dry-run", "--json") == 0
+    (plan,) = json.loads(capsys.readouterr().out)
+    assert plan["counts"]["fast"] == plan["num_symbols"] < 33
+    kept = barcast.fleet_status(workspace=spare).counts
+    assert kept["done"] == 33 - plan["num_symbols"] > 0
+    assert run(*arguments, "--no-report") == 0
+    assert barcast.fleet_status(workspace=spare).counts["done"] == 33
+
+
+def test_a_workspace_without_a_fleet_says_how_to_have_one(tmp_path):
+    with pytest.raises(RunError, match="no fleet"):
+        barcast.fleet_status(workspace=tmp_path)
+    with pytest.raises(UsageError, match="--budget"):
+        barcast.train_fleet(workspace=tmp_path, budget="soon")
+
+
+def killed_and_resumed(root, seed, moments) -> int:
+    """Kill the command's whole process at random moments, then let it end; return how often it was killed."""
+    rng, killed = random.Random(seed), 0
+    command = [sys.executable, "-m", "barcast", "fleet", "trees", "-w", str(root), "--preset", "fast", "--quiet",
+               "--min-rows", "200", "--workers", "2", "--no-report"]  # fmt: skip
+    for _ in range(moments):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wanted = rng.randrange(1, 30)
+        deadline = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < deadline:
+            try:
+                with ledger_of(root) as ledger:
+                    if ledger.counts()["done"] >= wanted:
+                        break
+            except (RunError, barcast.BarcastError):
+                pass
+            time.sleep(0.01)
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+            killed += 1
+        process.wait()
+        with ledger_of(root) as ledger:
+            assert max((row.attempts for row in ledger.rows()), default=0) <= killed + 1
+    assert subprocess.run(command, check=False).returncode == 0
+    return killed
+
+
+def test_killed_fleets_end_with_the_same_bytes(tmp_path, place):
+    import_market(tmp_path)
+    assert killed_and_resumed(tmp_path, 1, 3) >= 1
+    assert digest_of(tmp_path) == digest_of(place)
