@@ -119,9 +119,7 @@ def test_the_refit_keeps_presets_rounds_and_weights_and_serves(place, capsys):
         for row in after.rows(status=["done"]):
             old = before.row(row.symbol)
             assert row.preset == old.preset and row.num_rows > old.num_rows
-            kept, trees = (
-                each.metrics["horizons"][0]["members"]["lightgbm"]["trees"] for each in (old, row)
-            )
+            kept, trees = (each.metrics["horizons"][0]["members"]["lightgbm"]["trees"] for each in (old, row))
             assert trees <= kept
     assert run("predict", fleet.name, "-w", place, "--allow-old", "--json") == 0
     answer = json.loads(capsys.readouterr().out)
@@ -189,7 +187,9 @@ def test_options_of_one_symbol_change_that_symbol_alone(spare, tmp_path):
     [("[NOBODY]\nmin_rows = 1\n", "NOBODY"), ('[SYM01]\nfeatures = ["nothing"]\n', "nothing"),
      ("[SYM01]\nmin_row = 3\n", "min_rows"), ("SYM01 = 3\n", "no table")],
 )  # fmt: skip
-def test_options_of_symbols_that_make_no_sense_are_refused_before_any_fit(place, tmp_path, text, said, capsys):
+def test_options_of_symbols_that_make_no_sense_are_refused_before_any_fit(
+    place, tmp_path, text, said, capsys
+):
     own = tmp_path / "own.toml"
     own.write_text(text)
     runs = [one.name for one in barcast.runs(workspace=place)]

@@ -19,7 +19,7 @@ from barcast.api.data import (
     status,
     update_data,
 )
-from barcast.api.fleet import fleet_status, fleet_symbol, plan_fleet, retry_failed, train_fleet
+from barcast.api.fleet import fleet_status, fleet_symbol, plan_fleet, retry_failed, route, train_fleet
 from barcast.api.runs import (
     compare,
     doctor,
@@ -72,6 +72,7 @@ __all__ = [
     "retrain",
     "retry_failed",
     "rollback",
+    "route",
     "run_audit",
     "run_status",
     "runs",

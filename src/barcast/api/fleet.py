@@ -12,6 +12,7 @@ from barcast.core.progress import Progress
 if TYPE_CHECKING:
     from barcast.fleet.budget import Plan
     from barcast.pipeline.fleet_verbs import FleetStatus, FleetSymbol
+    from barcast.pipeline.route import Routed
     from barcast.pipeline.train import Trained
     from barcast.pipeline.workflow import TrainedAndCompared
 
@@ -124,6 +125,36 @@ def retry_failed(
 
     how = fleet_how(workers=workers)
     return retry(place_of(workspace), run, how=how, progress=Progress(enabled=progress))[0]
+
+
+def route(
+    universal: str = "", fleet: str = "", policy: str = "evidence", *, workspace: Place = None,
+    export: Path | str | None = None, progress: bool = False,
+) -> Routed:  # fmt: skip
+    """Let each symbol be served by its own model where the evidence is for it, else by the universal one.
+
+    Parameters
+    ----------
+    universal, fleet : str
+        Runs; by default the newest fleet and the newest other run that asks what it does.
+    policy : str
+        ``evidence``, ``prefer-dedicated`` or ``universal``.
+    export : path, optional
+        CSV file of who serves whom, and why.
+
+    Raises
+    ------
+    RunError
+        When there are no such runs, or they learned or ask different things.
+    """
+    from barcast.pipeline.route import checked_policy, route_runs, runs_to_route, write_routes
+
+    place = place_of(workspace)
+    first, second = runs_to_route(place, universal, fleet)
+    found = route_runs(place, first, second, checked_policy(policy), progress=Progress(enabled=progress))
+    if export is not None:
+        write_routes(found.routes, Path(export))
+    return found
 
 
 def _asked(

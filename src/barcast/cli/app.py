@@ -58,6 +58,7 @@ def _assemble() -> None:
         quickstart,
         report,
         retrain,
+        route,
         runs,
         train,
         tune,
@@ -77,6 +78,7 @@ def _assemble() -> None:
     app.command("promote")(champion.promote)
     app.command("rollback")(champion.rollback)
     app.command("retrain")(retrain.retrain)
+    app.command("route")(route.route)
     app.command("report")(report.report)
     app.command("audit")(audit.audit)
     app.command("embeddings")(embeddings.embeddings)

@@ -82,6 +82,8 @@ class CommonRows:
         Names whose rows are all routed ``naive``.
     num_labelled : int
         Rows of the table with a known outcome, forecast or not.
+    routed : frozenset of str
+        Names whose symbols are served by several models.
     """
 
     segment: str
@@ -98,6 +100,7 @@ class CommonRows:
     coverage: Mapping[str, float]
     naive: frozenset[str]
     num_labelled: int
+    routed: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return len(self.y)
@@ -159,6 +162,7 @@ class _Member:
     outputs: Outputs
     is_covered: Bools
     is_naive: bool
+    is_routed: bool
 
     @property
     def covered(self) -> I64:
@@ -238,6 +242,7 @@ def align(
         coverage=coverage,
         naive=frozenset(coverage) - {name for name, member in members if not member.is_naive},
         num_labelled=len(base),
+        routed=frozenset(name for name, member in members if member.is_routed),
     )
 
 
@@ -304,6 +309,7 @@ def _member(frame: pl.DataFrame, symbols: pl.Series, times: pl.Series) -> _Membe
         outputs=outputs.take(order),
         is_covered=covered[order],
         is_naive=bool((frame["route"] == "naive").fill_null(False).all()),
+        is_routed=frame["route"].n_unique() > 1,
     )
 
 

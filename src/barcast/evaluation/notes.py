@@ -128,6 +128,8 @@ def _sealed_notes(rows: CommonRows, settings: Settings) -> list[Note]:
 
 
 def _in_sample_notes(rows: CommonRows) -> list[Note]:
+    if rows.segment == "route":
+        return [Note(IN_SAMPLE, _routed_text(name)) for name in sorted(rows.routed)]
     if rows.segment != "weigh":
         return []
     text = Text(
@@ -137,6 +139,13 @@ def _in_sample_notes(rows: CommonRows) -> list[Note]:
         "会偏乐观；只看次序的 IC 类指标与 AUC 不受影响。",
     )
     return [Note(IN_SAMPLE, text)]
+
+
+def _routed_text(name: str) -> Text:
+    return Text(
+        f"{name}: who serves whom was decided on these very rows (`route`), which flatters it; `test` tells.",
+        f"{name}：由谁服务正是在这些样本（`route`）上决定的，此处的得分偏乐观；要看 `test`。",
+    )
 
 
 def _search_notes(table: Table) -> list[Note]:

@@ -35,16 +35,26 @@ class FleetTreesConfig:
             )
 
 
+@dataclass(frozen=True, kw_only=True)
+class RoutedConfig:
+    """The two runs of which a routed one is made, and the rule."""
+
+    universal: str
+    fleet: str
+    policy: Literal["evidence", "prefer-dedicated", "universal"] = "evidence"
+
+
 @register(
     "fleet-trees", "fleet", FleetTreesConfig, data_defaults={"features": "core12"},
     summary="a forest, XGBoost and LightGBM for each symbol, averaged by their evidence",
 )  # fmt: skip
-def built_by_the_fleet(config: FleetTreesConfig, seed: int) -> None:
+@register("routed", "routed", RoutedConfig, summary="each symbol by the universal model or by its own")
+def not_of_one_piece(config: object, seed: int) -> None:
     """Refuse to be built like a model of one piece.
 
     Raises
     ------
     NotImplementedError
-        Always: `pipeline.fleet` fits the symbols of a fleet one by one.
+        Always: `pipeline.fleet` fits the symbols of a fleet one by one, `pipeline.route` joins two runs.
     """
-    raise NotImplementedError("a fleet is fitted symbol by symbol")
+    raise NotImplementedError("a fleet is fitted symbol by symbol, a routed run is made of two")

@@ -1,8 +1,8 @@
 """The list of models: registering one is enough for the commands to offer it and the tests to run it.
 
-Four kinds: a *network* is trained by the one loop in ``training``; a *tabular* model sees one row of
-normalised features at a time; a *fleet* has a model of its own for each symbol; a *naive* rule has nothing to
-train. None of them knows files or frames.
+Five kinds: a *network* is trained by the one loop in ``training``; a *tabular* model sees one row of
+normalised features at a time; a *fleet* has a model of its own for each symbol; a *routed* one is
+made of two runs; a *naive* rule has nothing to train. None of them knows files or frames.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 from barcast.core.config import meant
 from barcast.core.errors import UsageError
 
-Kind = Literal["network", "tabular", "fleet", "naive"]
+Kind = Literal["network", "tabular", "fleet", "routed", "naive"]
 #: Kinds that see one row of features at a time.
 ROW_MODELS: tuple[Kind, ...] = ("tabular", "fleet")
 T = TypeVar("T")
@@ -29,7 +29,7 @@ class ModelEntry:
     name : str
         What users type.
     kind : str
-        ``network``, ``tabular``, ``fleet`` or ``naive``.
+        ``network``, ``tabular``, ``fleet``, ``routed`` or ``naive``.
     config : type
         Frozen dataclass of its options.
     build : callable
@@ -88,7 +88,7 @@ def register(
 def model_entries() -> tuple[ModelEntry, ...]:
     """Return every registered model, naive rules first."""
     _import_all()
-    order = {"naive": 0, "tabular": 1, "network": 2, "fleet": 3}
+    order = {"naive": 0, "tabular": 1, "network": 2, "fleet": 3, "routed": 4}
     return tuple(sorted(_ENTRIES.values(), key=lambda entry: (order[entry.kind], entry.name)))
 
 
@@ -102,7 +102,7 @@ def model_entry(name: str) -> ModelEntry:
     """
     _import_all()
     if name not in _ENTRIES:
-        trainable = [entry.name for entry in model_entries() if entry.kind != "naive"]
+        trainable = [entry.name for entry in model_entries() if entry.kind not in ("naive", "routed")]
         hint = f"{meant(name, trainable)} choose one of {', '.join(trainable)}"
         raise UsageError(f"no model called `{name}`", hint.strip())
     return _ENTRIES[name]

@@ -85,7 +85,7 @@ def compare_runs(
     progress = progress or Progress(enabled=False)
     give_back()
     runs = list({run.name: run for run in runs}.values())
-    _check_same_question(runs)
+    check_same_question(runs)
     for run in runs:
         check_there(run, run.predictions, "predictions")
     market = market or market_again(workspace, runs[0], progress)
@@ -260,7 +260,14 @@ def runs_to_compare(
     return [run for run in done if (run.info["data_key"], run.info["label_key"]) == question]
 
 
-def _check_same_question(runs: Sequence[RunFolder]) -> None:
+def check_same_question(runs: Sequence[RunFolder]) -> None:
+    """Refuse runs that are unfinished, refits, or about other data, labels or segments than the first.
+
+    Raises
+    ------
+    RunError
+        Saying what differs.
+    """
     if not runs:
         raise RunError("nothing to compare", "barcast train lstm, then barcast compare RUN")
     first = runs[0].info

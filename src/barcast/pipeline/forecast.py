@@ -224,7 +224,7 @@ def prediction_rows(
 
 def live_rows(
     bars: Bars, rows: I64, scores: F64, volatility: F64, maps: tuple[ScoreMap, ...], *,
-    delay: int, run: str, model: str, seed: int, quantiles: F64 | None = None,
+    delay: int, run: str, model: str, seed: int, route: str, quantiles: F64 | None = None,
 ) -> pl.DataFrame:  # fmt: skip
     """Make rows whose outcome lies beyond the data, best score first within each horizon; ``y`` is null.
 
@@ -244,7 +244,7 @@ def live_rows(
         base = _key_columns(bars, rows, score_map.horizon, delay).with_columns(segment=pl.lit(LIVE))
         frame = _with_forecast(base, score_map, scores[:, h], volatility, None, own)
         frames.append(frame.sort("score", descending=True))
-    return _said_by(pl.concat(frames), run=run, model=model, seed=seed, route="universal")
+    return _said_by(pl.concat(frames), run=run, model=model, seed=seed, route=route)
 
 
 def _with_forecast(

@@ -36,7 +36,7 @@ from barcast.pipeline.forecast import live_rows
 from barcast.pipeline.load import load_model
 from barcast.pipeline.market import VOLATILITY_BARS, CheckedBars, load_bars
 from barcast.pipeline.record import check_known_by, check_market, known_until, load_maps, of_another_market
-from barcast.pipeline.settings import RunConfig, from_run
+from barcast.pipeline.settings import RunConfig, from_run, server_of
 from barcast.pipeline.unfinished import check_done
 from barcast.store import MarketStore
 from barcast.windows.index import MIN_BARS, own_bars
@@ -210,6 +210,12 @@ def predict(
     progress = progress or Progress(enabled=False)
     check_market(workspace, run)
     config = from_run(run.read("config.json"))
+    if config.model == "routed":
+        from barcast.pipeline.route import predict_routed  # local: it predicts by the runs that it joins
+
+        return predict_routed(
+            workspace, run, symbols=symbols, asof=asof, allow_old=allow_old, progress=progress
+        )
     found = _all_bars(workspace, config, asof)
     bars, now = found.bars, found.bars.calendar.times[-1]
     run = serving_run(workspace, run, now)
@@ -232,7 +238,8 @@ def predict(
     head = run_head(config)
     table = live_rows(
         bars, last_rows, head.scores(outputs), volatility, load_maps(run), delay=config.data.delay,
-        run=run.name, model=config.row_name, seed=config.seed, quantiles=head.quantiles(outputs),
+        run=run.name, model=config.row_name, seed=config.seed, route=server_of(config),
+        quantiles=head.quantiles(outputs),
     )  # fmt: skip
     if not symbols and (not asof if save is None else save):
         _keep_served(run, now, table)

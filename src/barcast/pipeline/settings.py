@@ -226,6 +226,13 @@ class RunConfig:
         return found
 
 
+def server_of(config: RunConfig) -> str:
+    """Return what the predictions table calls a run's model in its column ``route``."""
+    from barcast.models.registry import model_entry
+
+    return "dedicated" if model_entry(config.model).kind == "fleet" else "universal"
+
+
 def resolve(
     workspace: Workspace, model: str, flags: Mapping[str, Any] | None = None, file: Path | None = None,
     *, compare_sizes: bool = False, progress: Progress | None = None,
@@ -250,6 +257,8 @@ def resolve(
         raise UsageError(
             f"`{model}` is a rule: there is nothing to train", "every comparison holds it already"
         )
+    if entry.kind == "routed":
+        raise UsageError("a routed run is made of two that are finished", "barcast route UNIVERSAL FLEET")
     kinds = {**_SHARED, model: entry.config}
     merged = _from_files(workspace, file, {**kinds, "tuned": Tuned})
     merged["data"] = {**entry.data_defaults, **merged["data"]}

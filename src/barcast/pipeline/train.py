@@ -36,7 +36,7 @@ from barcast.pipeline.record import (
     save_state,
 )
 from barcast.pipeline.searched import check_search_knows_nothing_later, inherit_search, remember_search
-from barcast.pipeline.settings import RunConfig
+from barcast.pipeline.settings import RunConfig, server_of
 from barcast.pipeline.unfinished import check_done, failure_recorded
 from barcast.pipeline.warm import WarmSource, source_of_refit, warm_source
 from barcast.store.lock import writer_lock
@@ -270,8 +270,9 @@ def _calibrate_and_predict(
     own = None if quantiles is None else quantiles[weigh]
     maps = fit_maps(market, rows[weigh], scores[weigh], dataset.target_name, own)
     frame = prediction_rows(
-        market, rows, scores, maps, run=run.name, model=config.row_name, seed=config.seed, quantiles=quantiles
-    )
+        market, rows, scores, maps, run=run.name, model=config.row_name, seed=config.seed,
+        route=server_of(config), quantiles=quantiles,
+    )  # fmt: skip
     write_predictions(run.predictions, frame)
     run.update(predict_seconds=round(seconds, 3), num_predictions=len(frame))
     return maps

@@ -1,0 +1,292 @@
+"""``barcast route``: a run of two, in which every symbol is served by the model that the evidence is for.
+
+The evidence is what the dedicated models gained on `route`, where neither run learned, stopped or weighed
+anything; so what routing is worth shows on `test` alone, and `route` rows of a routed run flatter it.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import numpy as np
+import polars as pl
+
+from barcast.core.atomic import atomic_path, write_text
+from barcast.core.config import to_plain
+from barcast.core.errors import RunError, UsageError
+from barcast.core.predictions import conform, read_predictions, write_predictions
+from barcast.core.progress import Progress
+from barcast.core.runs import RunFolder, list_runs, open_run, run_folder, run_identity, start_run
+from barcast.core.texts import counted
+from barcast.core.workspace import Workspace
+from barcast.ensemble.routing import Policy, Routing, route
+from barcast.models.dedicated import RoutedConfig
+from barcast.models.registry import model_entry
+from barcast.pipeline.compare import REFERENCE, check_same_question
+from barcast.pipeline.predict import Forecasts, predict
+from barcast.pipeline.record import check_market, known_until
+from barcast.pipeline.settings import RunConfig, from_run
+from barcast.pipeline.unfinished import check_done, failure_recorded
+from barcast.store import MarketStore
+from barcast.store.lock import writer_lock
+
+#: Who serves whom, and why.
+ROUTES = "routes.parquet"
+#: What run.json of a routed run has in common with that of the universal model.
+_SHARED = (
+    "store_version", "cutoff", "data_key", "label_key", "data_digest", "market", "frequency", "calendar",
+    "num_symbols", "num_rows", "num_sessions", "small_universe", "quality_policy", "left_out", "segments",
+    "num_teaching_rows", "last_teaching_session",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Routed:
+    """A routed run.
+
+    Attributes
+    ----------
+    run : RunFolder
+    universal, fleet : str
+        The runs that serve.
+    routes : pl.DataFrame
+        A row a symbol and horizon: ``symbol, horizon, decision, gain, standard_error, posterior_mean,
+        probability, num_rows, num_blocks, reason``. Gains are squared errors in units of the universal
+        forecast's variance.
+    """
+
+    run: RunFolder
+    universal: str
+    fleet: str
+    routes: pl.DataFrame
+
+    def counts(self) -> dict[int, dict[str, int]]:
+        """Return how many symbols each model serves, by horizon."""
+        found = self.routes.group_by("horizon", "decision").len()
+        return {
+            horizon: dict(found.filter(horizon=horizon).select("decision", "len").iter_rows())
+            for horizon in sorted(found["horizon"].unique())
+        }
+
+    def plain(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {
+            "run": self.run.name, "universal": self.universal, "fleet": self.fleet,
+            "counts": {str(horizon): counts for horizon, counts in self.counts().items()},
+            "routes": self.routes.to_dicts(),
+        }  # fmt: skip
+
+
+def runs_to_route(workspace: Workspace, universal: str = "", fleet: str = "") -> tuple[RunFolder, RunFolder]:
+    """Return the two runs, by default the newest fleet and the newest other run of its question.
+
+    Raises
+    ------
+    RunError
+        When one is missing, unfinished, a refit, of the wrong kind, or asks another question.
+    """
+    done = [run for run in list_runs(workspace) if run.is_done and not run.info.get("final")]
+    fleets = [run for run in done if _kind(run) == "fleet"]
+    if not fleet and not fleets:
+        raise RunError("no finished fleet in this workspace", "barcast fleet trees")
+    second = open_run(workspace, fleet) if fleet else fleets[-1]
+    others = [
+        run
+        for run in done
+        if _kind(run) in ("network", "tabular") and run.info["model"] != REFERENCE
+        and run.info["label_key"] == second.info.get("label_key")
+    ]  # fmt: skip
+    if not universal and not others:
+        raise RunError(f"no finished universal model asks what `{second.name}` does", "barcast train lstm")
+    first = open_run(workspace, universal) if universal else others[-1]
+    if _kind(first) not in ("network", "tabular") or _kind(second) != "fleet":
+        raise RunError(
+            f"`{first.name}` and `{second.name}` are no universal model and fleet",
+            "barcast route UNIVERSAL FLEET, by the names that `barcast runs` lists",
+        )
+    check_same_question([first, second])
+    return first, second
+
+
+def checked_policy(policy: str) -> Policy:
+    """Return the rule by which servers are chosen.
+
+    Raises
+    ------
+    UsageError
+        On any other word.
+    """
+    if policy not in get_args(Policy):
+        raise UsageError(f"--route {policy}: no such rule", f"choose one of {', '.join(get_args(Policy))}")
+    return cast("Policy", policy)
+
+
+def _kind(run: RunFolder) -> str:
+    return model_entry(str(run.info["model"])).kind
+
+
+def route_runs(
+    workspace: Workspace, universal: RunFolder, fleet: RunFolder, policy: Policy = "evidence", *,
+    progress: Progress | None = None,
+) -> Routed:  # fmt: skip
+    """Decide for every symbol who serves it, and make the run that does.
+
+    Raises
+    ------
+    RunError
+        When the runs learned different targets: their scores could not stand in one table.
+    """
+    progress = progress or Progress(enabled=False)
+    started = time.perf_counter()
+    for one in (universal, fleet):
+        check_market(workspace, one)
+        check_done(one)
+    targets = [one.read("state.json")["target"] for one in (universal, fleet)]
+    if targets[0] != targets[1]:
+        raise RunError(
+            f"`{universal.name}` learned {targets[0]} and `{fleet.name}` {targets[1]}: their scores are of "
+            "different kinds",
+            f"train one of them again with --target {targets[0]}",
+        )
+    parent = from_run(universal.read("config.json"))
+    options = RoutedConfig(universal=universal.name, fleet=fleet.name, policy=policy)
+    config = RunConfig("routed", parent.seed, parent.data, options, None)
+    info = universal.info
+    identity = run_identity(config.plain(), info["cutoff"], info["data_digest"])
+    progress.note(f"routing between {universal.name} and {fleet.name}")
+    with writer_lock(run_folder(workspace, "routed", identity).path):
+        facts = {name: info[name] for name in _SHARED if name in info}
+        run = start_run(workspace, "routed", identity, config.plain(), {**facts, "model": "routed"})
+        with failure_recorded(run):
+            MarketStore.open(workspace.market).cite(info["store_version"], run.name)
+            routes = _decide(universal, fleet, config)
+            _write(run, universal, fleet, routes, started)
+    return Routed(run, universal.name, fleet.name, routes)
+
+
+def _decide(universal: RunFolder, fleet: RunFolder, config: RunConfig) -> pl.DataFrame:
+    frames = []
+    for horizon in config.data.horizons:
+        rows = _both(universal, fleet, horizon)
+        symbols = rows["symbol"].unique().sort()
+        known = rows.filter(pl.col("y").is_not_null() & pl.col("dedicated").is_not_null())
+        places = dict(zip(symbols.to_list(), range(len(symbols)), strict=True))
+        place = np.array([places[symbol] for symbol in known["symbol"]], np.int64)
+        offsets = np.concatenate([[0], np.cumsum(np.bincount(place, minlength=len(symbols)))])
+        session = known["time"].rank("dense").to_numpy().astype(np.int64) - 1
+        y, u, d, sigma = (known[name].to_numpy() for name in ("y", "y_hat", "dedicated", "sigma"))
+        gain = (np.square(y - u) - np.square(y - d)) / np.square(sigma)
+        has = np.isin(symbols.to_numpy(), rows.filter(pl.col("dedicated").is_not_null())["symbol"].to_numpy())
+        found = route(
+            gain, offsets, session, horizon=horizon, delay=config.data.delay,
+            policy=config.options.policy, has_dedicated=has,
+        )  # fmt: skip
+        frames.append(_evidence(symbols, found, horizon))
+    return pl.concat(frames)
+
+
+def _both(universal: RunFolder, fleet: RunFolder, horizon: int) -> pl.DataFrame:
+    """Return `route` rows of the universal run with the fleet's forecast beside, by symbol and time."""
+    keys = ["symbol", "time"]
+    first, second = (
+        read_predictions(run.predictions, segment="route", horizon=horizon) for run in (universal, fleet)
+    )
+    beside = second.select(*keys, pl.col("y_hat").alias("dedicated"))
+    return first.join(beside, on=keys, how="left").sort(keys)
+
+
+def _evidence(symbols: pl.Series, found: Routing, horizon: int) -> pl.DataFrame:
+    lines = [to_plain(found.evidence(position)) for position in range(len(symbols))]
+    frame = pl.DataFrame(lines).with_columns(symbol=symbols, horizon=pl.lit(horizon, pl.Int32))
+    first = ["symbol", "horizon", "decision"]
+    return frame.select(*first, *[name for name in frame.columns if name not in first])
+
+
+def _write(
+    run: RunFolder, universal: RunFolder, fleet: RunFolder, routes: pl.DataFrame, started: float
+) -> None:
+    from barcast.training.checkpoint import save_arrays
+
+    table = _joined(
+        read_predictions(universal.predictions), read_predictions(fleet.predictions), routes, run.name
+    )
+    write_predictions(run.predictions, table)
+    with atomic_path(run.path / ROUTES) as temporary:
+        routes.write_parquet(temporary)
+    save_arrays(run.weights, {"dedicated": (routes["decision"] == "dedicated").to_numpy().astype(np.uint8)})
+    run.write("state.json", universal.read("state.json"))
+    run.write("failures.json", universal.read("failures.json"))
+    write_text(run.path / "quality.json", (universal.path / "quality.json").read_text(encoding="utf-8"))
+    write_text(run.path / "card.md", _card(run, universal, fleet, routes))
+    seen = table.filter(segment="route")["known_at"].max()
+    until = max(known_until(universal), known_until(fleet), str(seen)[:10] if seen is not None else "")
+    taught = max(str(one.info["taught_until"]) for one in (universal, fleet))
+    run.update(
+        status="done", taught_until=taught, chosen_until=until, best_score=None, num_predictions=len(table),
+        weights_bytes=sum(int(one.info["weights_bytes"]) for one in (universal, fleet)),
+        train_seconds=sum(float(one.info["train_seconds"]) for one in (universal, fleet)),
+        total_seconds=round(time.perf_counter() - started, 3),
+    )  # fmt: skip
+
+
+def _joined(universal: pl.DataFrame, fleet: pl.DataFrame, routes: pl.DataFrame, name: str) -> pl.DataFrame:
+    """Return each symbol's rows from the model that serves it."""
+    served = routes.filter(decision="dedicated").select("symbol", "horizon")
+    keys = ["symbol", "horizon"]
+    own = fleet.join(served, on=keys, how="semi")
+    covered = own.select("symbol", "horizon", "time", "segment")
+    rest = universal.join(covered, on=["symbol", "horizon", "time", "segment"], how="anti")
+    both = [
+        part.with_columns(run=pl.lit(name), model=pl.lit("routed"), route=pl.lit(server))
+        for part, server in ((rest, "universal"), (own, "dedicated"))
+    ]
+    return conform(pl.concat(both).sort("horizon", "symbol", "time"))
+
+
+def _card(run: RunFolder, universal: RunFolder, fleet: RunFolder, routes: pl.DataFrame) -> str:
+    served = routes.filter(decision="dedicated")
+    return (
+        f"# {run.name}\n\n- `{universal.name}` serves the symbols that `{fleet.name}` does not\n"
+        f"- {counted(len(served), 'symbol')} of {len(routes):,} are served by their own; why: {ROUTES}\n"
+        "- decided on `route`: scores on that segment flatter it, `test` tells\n"
+    )
+
+
+def open_routes(run: RunFolder) -> pl.DataFrame:
+    """Read who serves whom.
+
+    Raises
+    ------
+    RunError
+        When the file is not there.
+    """
+    path = run.path / ROUTES
+    if not path.is_file():
+        raise RunError(f"no routes in `{run.name}`: no file {path}", "barcast route makes it again")
+    return pl.read_parquet(path)
+
+
+def predict_routed(workspace: Workspace, run: RunFolder, **asked: Any) -> Forecasts:
+    """Forecast by both models of a routed run, each for the symbols it serves; options as of `predict`."""
+    options = from_run(run.read("config.json")).options
+    first, second = (
+        predict(workspace, open_run(workspace, name), **{**asked, "save": False})
+        for name in (options.universal, options.fleet)
+    )
+    table = _joined(first.table, second.table, open_routes(run), run.name)
+    reasons = first.reasons.filter(~pl.col("symbol").is_in(table["symbol"].unique().to_list()))
+    return replace(
+        first, run=run.name, parent="", table=table.sort(["horizon", "score"], descending=[False, True]),
+        taught_until=max(first.taught_until, second.taught_until),
+        chosen_until=max(first.chosen_until, second.chosen_until), reasons=reasons,
+        warnings=tuple(dict.fromkeys((*first.warnings, *second.warnings))),
+    )  # fmt: skip
+
+
+def write_routes(routes: pl.DataFrame, path: Path) -> None:
+    """Write who serves whom as CSV."""
+    with atomic_path(path) as temporary:
+        routes.write_csv(temporary)
