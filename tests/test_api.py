@@ -29,9 +29,12 @@ VERBS = {
     "features check": ["check_features"],
     "audit": ["run_audit"],
     "plan train": ["plan_train"],
-    "fleet trees": ["train_fleet", "plan_fleet"],
+    **{f"fleet {kind}": ["train_fleet", "plan_fleet"] for kind in ("trees", "lstm", "gru")},
     "fleet status": ["fleet_status"],
     "fleet show": ["fleet_symbol"],
+    "fleet decay": ["fleet_decay"],
+    "fleet refresh": ["fleet_refresh"],
+    "fleet export": ["fleet_export"],
     "fleet retry-failed": ["retry_failed"],
 }
 #: What only a terminal needs; in Python the result is there to be looked at.

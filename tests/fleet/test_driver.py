@@ -259,6 +259,16 @@ def test_a_long_fit_does_not_begin_where_it_would_hardly_end_in_time():
     assert cut <= 1  # of 60 workers' last fits
 
 
+def test_mixed_batches_bring_each_symbols_options_by_its_name():
+    machine, who = Machine(), candidates(100)
+    overrides = {symbol: {"width": 32 + place} for place, symbol in enumerate(who.symbols[::5])}
+    driven(machine, who, workers=WORKERS, batch_size=16, overrides=overrides, mixed=True)
+    for _, unit in machine.fits:
+        own = {symbol: overrides[symbol] for symbol in unit.symbols if symbol in overrides}
+        assert unit.options == ({"symbols": own} if own else {})
+    assert any(0 < len(unit.options.get("symbols", ())) < len(unit.symbols) for _, unit in machine.fits)
+
+
 def test_batches_share_preset_and_options_and_no_worker_goes_without():
     machine, who = Machine(), candidates(100)
     overrides = {symbol: {"width": 32} for symbol in who.symbols[::5]}

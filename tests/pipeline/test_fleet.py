@@ -22,7 +22,7 @@ from barcast.evaluation.metrics import rank_ic
 from barcast.fleet.ledger import LEDGER, Ledger
 from barcast.fleet.trees.presets import MEMBERS, PRESETS
 from barcast.models.dedicated import FleetTreesConfig
-from barcast.pipeline.fleet import LADDERS
+from barcast.pipeline.fleet_trees import LADDERS
 from barcast.pipeline.fleet_verbs import fleet_run
 from tests.journey.test_journey import DECLARED, write_market
 

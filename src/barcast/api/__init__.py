@@ -20,6 +20,7 @@ from barcast.api.data import (
     update_data,
 )
 from barcast.api.fleet import fleet_status, fleet_symbol, plan_fleet, retry_failed, route, train_fleet
+from barcast.api.fleet_stored import fleet_decay, fleet_export, fleet_refresh
 from barcast.api.runs import (
     compare,
     doctor,
@@ -57,6 +58,9 @@ __all__ = [
     "facts",
     "failures",
     "feature_sets",
+    "fleet_decay",
+    "fleet_export",
+    "fleet_refresh",
     "fleet_status",
     "fleet_symbol",
     "import_data",

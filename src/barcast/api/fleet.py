@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from barcast.api.places import Place, place_of
+from barcast.core.errors import UsageError
 from barcast.core.progress import Progress
 
 if TYPE_CHECKING:
@@ -17,14 +18,17 @@ if TYPE_CHECKING:
     from barcast.pipeline.workflow import TrainedAndCompared
 
 
+_KINDS = ("trees", "lstm", "gru")
 #: Options of ``train_fleet`` that say what a fleet may take.
 _HOW = (
-    "budget", "time_per_symbol", "max_memory", "workers", "batch_size", "executor", "address", "priority"
+    "budget", "time_per_symbol", "max_memory", "workers", "batch_size", "unit_size", "executor", "address",
+    "priority",
 )  # fmt: skip
 
 
 def train_fleet(
     *,
+    kind: str = "trees",
     workspace: Place = None,
     config: Path | str | None = None,
     symbol_config: Path | str | Mapping[str, Mapping[str, Any]] | None = None,
@@ -33,6 +37,7 @@ def train_fleet(
     max_memory: str | int | None = None,
     workers: int | None = None,
     batch_size: int = 0,
+    unit_size: int = 0,
     executor: str = "processes",
     address: str = "",
     priority: str = "turnover",
@@ -43,10 +48,12 @@ def train_fleet(
     progress: bool = False,
     **options: Any,
 ) -> TrainedAndCompared:
-    """Fit an ensemble of trees for each symbol that has the rows for it, compare it and write the report.
+    """Fit a model for each symbol that has the rows for it, compare it and write the report.
 
     Parameters
     ----------
+    kind : str
+        ``trees``, ``lstm`` or ``gru``.
     symbol_config : path or mapping, optional
         Options of single symbols: ``{"600519.SH": {"min_rows": 300, "xgboost": {"max_depth": 3}}}``.
     budget : str or float, optional
@@ -58,7 +65,10 @@ def train_fleet(
     workers : int, optional
         By default one a core.
     batch_size : int
-        Symbols a worker is handed at a time; 0: as their seconds ask for.
+        Of trees the symbols a worker is handed at a time (0: as their seconds ask for), of networks the
+        labels a step (0: the preset's).
+    unit_size : int
+        Of networks the symbols that a worker trains together; 0: 128.
     executor : str
         ``serial``, ``processes`` or ``ray`` (with ``address`` of a cluster).
     priority : str
@@ -76,9 +86,9 @@ def train_fleet(
     from barcast.pipeline.workflow import train_and_report
 
     place, how, resolved = _asked(
-        workspace, config, symbol_config, options, budget=budget, time_per_symbol=time_per_symbol,
-        max_memory=max_memory, workers=workers, batch_size=batch_size, executor=executor, address=address,
-        priority=priority,
+        kind, workspace, config, symbol_config, options, budget=budget, time_per_symbol=time_per_symbol,
+        max_memory=max_memory, workers=workers, batch_size=batch_size, unit_size=unit_size,
+        executor=executor, address=address, priority=priority,
     )  # fmt: skip
     return train_and_report(
         place, resolved, final=final, fresh=fresh, open_test=open_test, report=report,
@@ -88,6 +98,7 @@ def train_fleet(
 
 def plan_fleet(
     *,
+    kind: str = "trees",
     workspace: Place = None,
     config: Path | str | None = None,
     symbol_config: Path | str | Mapping[str, Mapping[str, Any]] | None = None,
@@ -98,7 +109,7 @@ def plan_fleet(
     from barcast.pipeline.fleet_verbs import plan_fleet as plan
 
     takes = {name: options.pop(name) for name in _HOW if name in options}
-    place, how, resolved = _asked(workspace, config, symbol_config, options, **takes)
+    place, how, resolved = _asked(kind, workspace, config, symbol_config, options, **takes)
     return plan(place, resolved, how, Progress(enabled=progress))
 
 
@@ -158,16 +169,20 @@ def route(
 
 
 def _asked(
-    workspace: Place, config: Path | str | None,
+    kind: str, workspace: Place, config: Path | str | None,
     symbol_config: Path | str | Mapping[str, Mapping[str, Any]] | None, options: dict[str, Any], **how: Any,
 ) -> Any:  # fmt: skip
     from barcast.pipeline.fleet_options import checked_symbol_options, fleet_how, symbol_options
     from barcast.pipeline.settings import resolve
 
-    place = place_of(workspace)
+    if kind not in _KINDS:
+        raise UsageError(f"kind={kind!r}: no such fleet", f"choose one of {', '.join(_KINDS)}")
+    place, unit_size = place_of(workspace), how.pop("unit_size", 0)
+    if kind != "trees":
+        options["batch_size"], how["batch_size"] = how.pop("batch_size", 0) or None, unit_size
     if isinstance(symbol_config, Mapping):
         options["symbol_options"] = checked_symbol_options(place, symbol_config, "symbol_config")
     elif symbol_config is not None:
         options["symbol_options"] = symbol_options(place, Path(symbol_config))
-    resolved = resolve(place, "fleet-trees", options, None if config is None else Path(config))
+    resolved = resolve(place, f"fleet-{kind}", options, None if config is None else Path(config))
     return place, fleet_how(**how), resolved

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from barcast.cli.app_options import JsonOption, QuietOption, WorkspaceOption, numbers, words
+from barcast.cli import fleet_stored, fleet_train
+from barcast.cli.app_options import JsonOption, QuietOption, WorkspaceOption
 
 if TYPE_CHECKING:
     from barcast.fleet.ledger_rows import LedgerRow
@@ -19,104 +20,8 @@ RunOption = Annotated[str, typer.Option("--run", help="A fleet by name; default:
 _STATUSES = ("done", "failed", "left_out", "pending", "running")
 
 
-@app.command("trees")
-def trees(
-    preset: Annotated[
-        str | None, typer.Option(help="extreme, fast, standard (default), high or published.")
-    ] = None,
-    features: Annotated[str | None, typer.Option(help="Feature set (core12).")] = None,
-    horizons: Annotated[
-        str | None, typer.Option("--horizon", help="Sessions from entry to exit; several: 1,5,20.")
-    ] = None,
-    delay: Annotated[int | None, typer.Option(help="Sessions from decision to entry.")] = None,
-    segments: Annotated[
-        str | None, typer.Option(help="Last days of fit,stop,weigh,route,test: 2022-12,2023-04,...")
-    ] = None,
-    symbols: Annotated[str | None, typer.Option(help="Only these symbols, separated by commas.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Only the first so many symbols.")] = None,
-    asof: Annotated[str | None, typer.Option(help="Last session that may be known: 2024-03-08.")] = None,
-    target: Annotated[
-        str | None, typer.Option(help="auto, rank, return, volatility_scaled or direction.")
-    ] = None,
-    min_rows: Annotated[
-        int | None, typer.Option(help="Fewest training rows of a model of its own (500).")
-    ] = None,
-    symbol_config: Annotated[
-        Path | None, typer.Option(help="TOML file with a table of options for each symbol that differs.")
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option("--config", help="TOML file with tables data and fleet-trees.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
-    budget: Annotated[str | None, typer.Option(help="Time for all fits: 30m, 1h30m, 90s.")] = None,
-    time_per_symbol: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="Most computing that one symbol may take.")
-    ] = None,
-    max_memory: Annotated[str | None, typer.Option(help="Of all processes together: 8G, 800M.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes that fit (one a core).")] = None,
-    batch_size: Annotated[
-        int, typer.Option(help="Symbols a worker is handed at a time; 0: as their seconds ask for.")
-    ] = 0,
-    executor: Annotated[str, typer.Option(help="serial, processes or ray.")] = "processes",
-    address: Annotated[str, typer.Option(help="Of a Ray cluster; default: one on this machine.")] = "",
-    priority: Annotated[
-        str, typer.Option(help="Who comes first: turnover, length or a CSV file with symbol,value.")
-    ] = "turnover",
-    final: Annotated[bool, typer.Option("--final", help="Refit on everything known as well.")] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew, whatever is there.")] = False,
-    open_test: Annotated[bool, typer.Option("--open-test", help="Score the sealed test segment.")] = False,
-    report: Annotated[bool, typer.Option("--report/--no-report", help="Write the HTML report.")] = True,
-    dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Fit a few symbols, which are kept; plan the rest."),
-    ] = False,
-    workspace: WorkspaceOption = None,
-    json_output: JsonOption = False,
-    quiet: QuietOption = False,
-) -> None:
-    """Fit a forest, XGBoost and LightGBM for each symbol, averaged by their evidence; resumes by default."""
-    from barcast.core.progress import Progress
-    from barcast.core.workspace import Workspace
-    from barcast.pipeline.fleet_options import fleet_how, symbol_options
-    from barcast.pipeline.settings import resolve
-
-    place = Workspace.find(workspace)
-    flags: dict[str, Any] = {
-        "preset": preset, "features": features, "horizons": numbers(horizons, "--horizon"), "delay": delay,
-        "segments": words(segments), "symbols": words(symbols), "limit": limit, "asof": asof,
-        "target": target, "min_rows": min_rows, "seed": seed,
-        "symbol_options": None if symbol_config is None else symbol_options(place, symbol_config),
-    }  # fmt: skip
-    how = fleet_how(
-        budget=budget, time_per_symbol=time_per_symbol, max_memory=max_memory, workers=workers,
-        batch_size=batch_size, executor=executor, address=address, priority=priority,
-    )  # fmt: skip
-    resolved = resolve(place, "fleet-trees", flags, config)
-    if dry_run:
-        _plan(place, resolved, how, Progress(enabled=not quiet), json_output)
-        return
-    from barcast.cli.train import run_training
-    from barcast.tracking.registry import open_mirror
-
-    mirror = open_mirror(place, None, project=None, team=None, online=False)
-    asked = {"final": final, "fresh": fresh, "open_test": open_test, "report": report}
-    run_training(place, resolved, {**asked, "mirror": mirror, "fleet": how}, json_output, quiet)
-
-
-def _plan(place: Any, config: Any, how: Any, progress: Any, json_output: bool) -> None:
-    from barcast.cli.show import echo_config, print_json
-    from barcast.core.interruption import signals_taken
-    from barcast.pipeline.fleet_verbs import plan_fleet
-
-    echo_config(config.plain(), progress)
-    with signals_taken():
-        plans = plan_fleet(place, config, how, progress)
-    if json_output:
-        print_json([plan.plain() for plan in plans])
-        return
-    for plan in plans:
-        for line in plan.render():
-            typer.echo(line)
+for _name, _command in {**fleet_train.COMMANDS, **fleet_stored.COMMANDS}.items():
+    app.command(_name)(_command)
 
 
 @app.command("status")
@@ -195,6 +100,9 @@ def _print_symbol(found: FleetSymbol) -> None:
         f"  preset {row.preset}, {row.num_rows:,} training rows, {row.seconds:.2f} s, "
         f"{(row.model_bytes + row.native_bytes) / 1000:.0f} kB, finished {row.finished_at}"
     )
+    if "horizons" not in row.metrics:
+        _print_network(row.metrics)
+        return
     columns = [("member", "left"), ("trees", "right"), ("RMSE on stop", "right"), ("on weigh", "right"),
                ("log score", "right"), ("own weight", "right"), ("weight", "right")]  # fmt: skip
     for place, horizon in enumerate(row.metrics["horizons"]):
@@ -206,6 +114,17 @@ def _print_symbol(found: FleetSymbol) -> None:
                 f"  own evidence counts {evidence['strength']:.0%}, {evidence['num_rows']} rows in "
                 f"{evidence['num_blocks']} blocks; log score over equal weights {evidence['gain']:+.4f} a row"
             )
+
+
+def _print_network(found: Mapping[str, Any]) -> None:
+    from barcast.core.texts import counted
+
+    score = found["stop_score"]
+    judged = "no `stop` to judge it" if score is None else f"R2 on `stop` {score:+.4f}"
+    typer.echo(
+        f"  width {found['hidden_size']}, {counted(found['num_layers'], 'layer')}; {found['epochs']} epochs, "
+        f"best after {found['best_epoch']}: {judged}"
+    )
 
 
 def _member(name: str, horizon: dict[str, Any], evidence: dict[str, Any] | None) -> tuple[str, ...]:

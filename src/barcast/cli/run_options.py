@@ -7,7 +7,7 @@ dict ``flags``: names as in the settings, None where an option was not given.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -111,30 +111,39 @@ def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
 
     Its own keyword-only options stand in the help beside them.
     """
-    shared = list(inspect.signature(_declared, eval_str=True).parameters.values())
-    own = [
-        parameter
-        for parameter in inspect.signature(command, eval_str=True).parameters.values()
-        if parameter.name not in ("model", "config", "flags")
-    ]
+    shared = parameters_of(_declared)
+    own = [each for each in parameters_of(command) if each.name not in ("model", "config", "flags")]
     names = [parameter.name for parameter in shared]
 
     def wrapper(**typed: Any) -> None:
         given = {name: typed.pop(name) for name in names}
         model = _one_model(given.pop("model"), given.pop("model_type"))
         config = given.pop("config")
-        flags = {name: _read(name, value) for name, value in given.items()}
+        flags = {name: read(name, value) for name, value in given.items()}
         command(model=model, config=config, flags=flags, **typed)
 
-    parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in (*shared, *own)]
-    wrapper.__name__, wrapper.__doc__ = command.__name__, command.__doc__
-    wrapper.__module__ = command.__module__
+    return with_signature(wrapper, command, [*shared, *own])
+
+
+def parameters_of(declared: Callable[..., None]) -> list[inspect.Parameter]:
+    """Return the options that a function declares."""
+    return list(inspect.signature(declared, eval_str=True).parameters.values())
+
+
+def with_signature(
+    wrapper: Callable[..., None], named: Callable[..., None], parameters: Sequence[inspect.Parameter]
+) -> Callable[..., None]:
+    """Give a wrapper the name and help of a function, and these options by keyword."""
+    parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters]
+    wrapper.__name__, wrapper.__doc__ = named.__name__, named.__doc__
+    wrapper.__module__ = named.__module__
     wrapper.__annotations__ = {each.name: each.annotation for each in parameters}
     wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return wrapper
 
 
-def _read(name: str, typed: Any) -> Any:
+def read(name: str, typed: Any) -> Any:
+    """Return the value of an option as the settings take it."""
     return _READERS[name](typed) if name in _READERS else typed
 
 

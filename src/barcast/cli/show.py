@@ -202,4 +202,4 @@ def print_next(steps: Sequence[tuple[Sequence[str], str]]) -> None:
 def _short(value: Any) -> str:
     if isinstance(value, list):
         return ",".join(map(str, value[:6])) + (f",... ({len(value)})" if len(value) > 6 else "") or "-"
-    return str(value) if value not in ("", {}) else "-"
+    return str(value) if value not in ("", {}, None) else "-"

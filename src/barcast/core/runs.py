@@ -39,8 +39,8 @@ from barcast.core.config import digest, to_plain
 from barcast.core.errors import RunError, explained
 from barcast.core.workspace import Workspace
 
-#: All models of a fleet in one file, derived from its ledger.
-PACKED_FLEET = "models.bin"
+#: Every symbol's fate and model, and all models of a fleet of trees in one file that is derived from it.
+FLEET_LEDGER, PACKED_FLEET = "fleet.sqlite", "models.bin"
 _PACKAGES = ("barcast", "torch", "numpy", "polars", "numba", "lightgbm", "deltalake", "pyarrow")
 
 
@@ -62,9 +62,9 @@ class RunFolder:
 
     @property
     def weights(self) -> Path:
-        """The trained model, or the packed ones of a fleet."""
-        packed = self.fleet / PACKED_FLEET
-        return packed if packed.is_file() else self.path / "weights.safetensors"
+        """The trained model; of a fleet its packed models, or else the ledger that holds them."""
+        of_fleet = (self.fleet / PACKED_FLEET, self.fleet / FLEET_LEDGER)
+        return next((path for path in of_fleet if path.is_file()), self.path / "weights.safetensors")
 
     @property
     def fleet(self) -> Path:

@@ -18,6 +18,7 @@ Letters: D draws, M blocks of the reference, N blocks watched, T sessions.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
@@ -90,15 +91,20 @@ class Chart:
 
     @property
     def sentence(self) -> str:
-        """What to tell the user."""
+        """What to tell the user, sessions by number."""
+        return self.told("session {}".format)
+
+    def told(self, when: Callable[[int], str]) -> str:
+        """Return what to tell the user; ``when`` names a session."""
         if self.reason:
             return f"{self.name}: not watched, {self.reason}."
         told = f"{self.measure} {self.reference:.3g} before, {self.since:.3g} since"
         if self.alarm is None:
             return f"{self.name}: no sign of decay ({told}, {self.num_watched} blocks)."
         return (
-            f"{self.name}: skill fell from about session {self.onset} on, seen at session {self.known_at} "
-            f"({told}; {self.rate:.2g} of unchanged models alarm in {self.span} sessions)."
+            f"{self.name}: skill fell from about {when(self.onset or 0)} on, seen at "
+            f"{when(self.known_at or 0)} ({told}; {self.rate:.2g} of unchanged models alarm in {self.span} "
+            "sessions)."
         )
 
     def plain(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ Letters: R rows, S symbols, G groups, T sessions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,11 +62,15 @@ class DecayReport:
 
     @property
     def sentences(self) -> list[str]:
-        """What to tell the user: the whole first, then what alarms."""
+        """What to tell the user: the whole first, then what alarms; sessions by number."""
+        return self.told("session {}".format)
+
+    def told(self, when: Callable[[int], str]) -> list[str]:
+        """Return what to tell the user; ``when`` names a session."""
         charts = [chart for of_grouping in self.cohorts.values() for chart in of_grouping]
         return [
-            self.pooled.sentence,
-            *(chart.sentence for chart in charts if chart.alarm is not None),
+            self.pooled.told(when),
+            *(chart.told(when) for chart in charts if chart.alarm is not None),
             *(named.sentence for named in self.naming.named),
             *(shift.sentence for shift in self.inputs if shift.shifted),
         ]

@@ -198,9 +198,8 @@ class Driver:
             self._learn(floor.wait())
 
     def _unit(self, members: Sequence[int], preset: str) -> Unit:
-        """Make a unit of the first member and those that share its options."""
-        own = self._job.options_of(members[0])
-        together = [index for index in members if self._job.options_of(index) == own]
+        """Make a unit of the first member and those that may share it."""
+        together = [index for index in members if self._job.may_share(members[0], index)]
         self._untouched[together] = False
         return self._job.unit(together, preset)
 

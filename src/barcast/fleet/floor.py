@@ -71,7 +71,10 @@ class Job:
     batch_size : int
         Most symbols of a unit.
     overrides : mapping
-        Options by symbol; symbols of a unit share theirs.
+        Options by symbol.
+    mixed : bool
+        Whether a unit takes symbols of any options, which it brings by symbol as its option ``symbols``; else
+        its symbols share theirs.
     attempts : mapping
         Fits by symbol that an earlier call began and did not finish.
     known : sequence of Measured
@@ -83,19 +86,27 @@ class Job:
     limits: Limits
     batch_size: int = 1
     overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    mixed: bool = False
     attempts: Mapping[str, int] = field(default_factory=dict)
     known: Sequence[Measured] = ()
 
-    def options_of(self, index: int) -> Mapping[str, Any]:
-        """Return the overrides of a candidate."""
+    def may_share(self, first: int, second: int) -> bool:
+        """Return whether two candidates may be in one unit."""
+        return self.mixed or self._options_of(first) == self._options_of(second)
+
+    def _options_of(self, index: int) -> Mapping[str, Any]:
         return self.overrides.get(self.candidates.symbols[index], {})
 
     def unit(self, members: Sequence[int], preset: str) -> Unit:
-        """Make a unit of candidates, by index; they share their options."""
+        """Make a unit of candidates, by index, that may share one."""
         symbols = tuple(self.candidates.symbols[index] for index in members)
         positions = tuple(int(self.candidates.positions[index]) for index in members)
         attempt = 1 + max(self.attempts.get(symbol, 0) for symbol in symbols)
-        return Unit(symbols, positions, preset, attempt, self.options_of(members[0]))
+        options = self._options_of(members[0])
+        if self.mixed:
+            own = {symbol: self.overrides[symbol] for symbol in symbols if symbol in self.overrides}
+            options = {"symbols": own} if own else {}
+        return Unit(symbols, positions, preset, attempt, options)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from barcast.core.errors import UsageError
+from barcast.core.runs import FLEET_LEDGER
 from barcast.fleet import ledger_file
 from barcast.fleet.ledger_rows import (
     ASKED_AGAIN,
@@ -34,7 +35,7 @@ from barcast.fleet.ledger_rows import (
 )
 from barcast.fleet.work import SymbolResult, Unit
 
-LEDGER = "fleet.sqlite"
+LEDGER = FLEET_LEDGER
 #: Symbols of one question to the database.
 _CHUNK = 500
 

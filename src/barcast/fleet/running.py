@@ -151,7 +151,7 @@ class _Run:
         """Make a unit of a symbol and, where it may have several, the next ones of its preset and options."""
         members, preset = [index], self._plan.ladder[rung]
         if self._job.batch_size > 1:
-            waiting, own = self._queue.waiting, self._job.options_of(self._of_job[index])
+            waiting, first = self._queue.waiting, self._of_job[index]
             # no worker shall have a full unit while another has none
             most = min(self._job.batch_size, math.ceil((len(waiting) + 1) / self._num_workers))
             seconds = float(self._cost[rung, index])
@@ -159,7 +159,7 @@ class _Run:
                 seconds += float(self._cost[rung, mate])
                 if len(members) == most or not self._may_start(seconds, preset, begun):
                     break
-                if self._job.options_of(self._of_job[mate]) == own:
+                if self._job.may_share(first, self._of_job[mate]):
                     members.append(self._queue.take(mate))
         return self._job.unit([self._of_job[member] for member in members], preset)
 

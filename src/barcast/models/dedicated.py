@@ -36,6 +36,38 @@ class FleetTreesConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FleetNetworksConfig:
+    """Options of a recurrent network a symbol."""
+
+    preset: Literal["16", "32", "64", "128x2", "256x3"] = "64"
+    """Width, and layers where there are several; a budget gives narrower ones to some symbols."""
+    min_rows: int = 250
+    """Fewest training rows of a symbol that gets a network of its own."""
+    hidden_size: int = 0
+    """Width of the recurrent state; 0: the preset's."""
+    num_layers: int = 0
+    """Stacked layers; 0: the preset's."""
+    dropout: float = 0.1
+    """Between layers and before the head."""
+    look_back_window: int = 60
+    """Own bars a prediction reads."""
+    stretch_length: int = 120
+    """Predictions of one pass; 1 trains on plain windows."""
+    batch_size: int = 480
+    """Labels a step."""
+    epochs: int = 30
+    """Most epochs."""
+    patience: int = 6
+    """Epochs without a better score on the symbol's own `stop` before training ends."""
+    lr: float = 0.0
+    """Highest learning rate; 0: 3e-3 up to width 64, beyond in inverse proportion."""
+    weight_decay: float = 1e-2
+    """Of AdamW."""
+    symbol_options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What differs for single symbols: a table a symbol (``--symbol-config``)."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RoutedConfig:
     """The two runs of which a routed one is made, and the rule."""
 
@@ -47,6 +79,14 @@ class RoutedConfig:
 @register(
     "fleet-trees", "fleet", FleetTreesConfig, data_defaults={"features": "core12"},
     summary="a forest, XGBoost and LightGBM for each symbol, averaged by their evidence",
+)  # fmt: skip
+@register(
+    "fleet-lstm", "fleet", FleetNetworksConfig, data_defaults={"features": "core12"},
+    summary="an LSTM for each symbol, trained many at once",
+)  # fmt: skip
+@register(
+    "fleet-gru", "fleet", FleetNetworksConfig, data_defaults={"features": "core12"},
+    summary="a GRU for each symbol, trained many at once",
 )  # fmt: skip
 @register("routed", "routed", RoutedConfig, summary="each symbol by the universal model or by its own")
 def not_of_one_piece(config: object, seed: int) -> None:

@@ -15,7 +15,7 @@ from barcast.core.config import meant
 from barcast.core.errors import UsageError
 
 Kind = Literal["network", "tabular", "fleet", "routed", "naive"]
-#: Kinds that see one row of features at a time.
+#: Kinds that read inputs as rows of features, which mean the same in every window.
 ROW_MODELS: tuple[Kind, ...] = ("tabular", "fleet")
 T = TypeVar("T")
 

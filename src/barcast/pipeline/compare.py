@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -15,7 +14,7 @@ from barcast.core.errors import RunError
 from barcast.core.memory import give_back
 from barcast.core.predictions import QUANTILE_LEVELS, SEGMENTS, read_predictions
 from barcast.core.progress import Progress
-from barcast.core.runs import RunFolder, list_runs, open_run
+from barcast.core.runs import FLEET_LEDGER, RunFolder, list_runs, open_run
 from barcast.core.workspace import Workspace
 from barcast.evaluation.align import CommonRows, align
 from barcast.evaluation.compare import compare_rows
@@ -211,10 +210,23 @@ def _openings(
     """
     seal, test = TestSeal(workspace.root / FILE_NAME), _sealed_test(market)
     looked = {name for opening in seal.history(test) for name in opening.run.split()}
-    new = [name for run in runs if (name := f"{run.name}@{_digest_of(run.weights)}") not in looked]
+    new = [name for run in runs if (name := f"{run.name}@{_digest_of(run)}") not in looked]
     if new and open_test:
         seal.open(test, " ".join(new))
     return seal.count(test), open_test or not new
+
+
+def test_was_seen(workspace: Workspace, run: RunFolder) -> bool:
+    """Return whether scores of these weights on `test` were looked at: only then may they be again."""
+    info, config = run.info, from_run(run.read("config.json")).data
+    first, last = run.read("state.json")["segments"]["test"]
+    test = SealedTest(
+        data_key=info["data_key"], label_key=info["label_key"],
+        market=f"{info['market']} {info['frequency']} {info['calendar']}",
+        horizons=config.horizons, delay=config.delay, first=first, last=last,
+    )  # fmt: skip
+    looked = TestSeal(workspace.root / FILE_NAME).history(test)
+    return f"{run.name}@{_digest_of(run)}" in {name for one in looked for name in one.run.split()}
 
 
 def _sealed_test(market: Market) -> SealedTest:
@@ -232,8 +244,15 @@ def _sealed_test(market: Market) -> SealedTest:
     )
 
 
-def _digest_of(path: Path) -> str:
-    return hashlib.blake2b(path.read_bytes(), digest_size=4).hexdigest()
+def _digest_of(run: RunFolder) -> str:
+    """Return a digest of a run's weights; when a fleet's were made, which its ledger says, does not count."""
+    if not (run.fleet / FLEET_LEDGER).is_file():
+        return hashlib.blake2b(run.weights.read_bytes(), digest_size=4).hexdigest()
+    from barcast.fleet.ledger import Ledger
+    from barcast.pipeline.fleet_weights import WEIGHTS
+
+    with Ledger.open(run.fleet / FLEET_LEDGER) as ledger:
+        return ledger.content_digest(WEIGHTS)[:8]
 
 
 def runs_to_compare(

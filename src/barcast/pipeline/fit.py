@@ -311,7 +311,7 @@ def check_fits(entry: ModelEntry, config: RunConfig, dataset: Dataset) -> None:
     if entry.kind == "fleet":
         from barcast.pipeline.fleet import check_options
 
-        check_options(config.options, dataset)
+        check_options(config, dataset)
     if config.train is None or not config.train.panel_memory_gib:
         return
     from barcast.training.networks import check_panel_memory

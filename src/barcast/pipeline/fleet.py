@@ -8,11 +8,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from barcast.core.arrays import F64, I64
 from barcast.core.config import digest
-from barcast.core.errors import DataError, UsageError
+from barcast.core.errors import DataError
 from barcast.core.progress import Progress, count
 from barcast.core.runs import RunFolder
 from barcast.core.texts import counted
@@ -25,36 +23,21 @@ from barcast.fleet.floor import Job, Workers
 from barcast.fleet.ledger import LEDGER, Ledger
 from barcast.fleet.ledger_rows import Planned, Wanted
 from barcast.fleet.limits import Limits
-from barcast.fleet.trees.fit import compile_kernels
-from barcast.fleet.trees.packed_fleet import PackedFleet
-from barcast.fleet.trees.presets import MEMBERS, configured
 from barcast.fleet.work import FitSource
-from barcast.models.dedicated import FleetTreesConfig
 from barcast.pipeline.dataset import Dataset
+from barcast.pipeline.fleet_engine import Engine, Served, checked_features, engine_of
 from barcast.pipeline.fleet_rows import (
-    TOO_SHORT,
+    NOT_EVALUATED,
     candidates_of,
     check_symbols,
     fleet_data,
     rows_digests,
     rows_for_workers,
-    too_short,
+    rows_to_serve,
     values_of,
+    waits,
 )
-from barcast.pipeline.fleet_weights import packed_fleet, take_weights, weigh_members
 from barcast.pipeline.settings import RunConfig
-
-NOT_EVALUATED = "no model in the evaluation that this refits"
-#: How the reasons begin that another call would not change.
-SETTLED = (TOO_SHORT, NOT_EVALUATED)
-#: Presets by work, the lightest first; a budget may give a symbol any up to the one that was asked for.
-LADDERS: Mapping[str, tuple[str, ...]] = {
-    "extreme": ("extreme",),
-    "fast": ("extreme", "fast"),
-    "standard": ("extreme", "fast", "standard"),
-    "high": ("extreme", "fast", "standard", "high"),
-    "published": ("extreme", "fast", "published"),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,9 +52,11 @@ class FleetHow:
     address : str
         Of a Ray cluster; empty: one on this machine.
     batch_size : int
-        Units a worker is handed at a time; 0: as their seconds ask for.
+        Symbols a worker is handed at a time; 0: as their seconds ask for, of networks as train together.
     priority : str
         Who comes first where not all can be served: ``turnover``, ``length`` or a CSV file.
+    only : frozenset of str, optional
+        Symbols to fit; others stay as the ledger has them. None: all.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -79,6 +64,7 @@ class FleetHow:
     address: str = ""
     batch_size: int = 0
     priority: str = "turnover"
+    only: frozenset[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -87,45 +73,32 @@ class Fitted:
 
     Attributes
     ----------
-    packed : PackedFleet
-        All models and weights, mapped.
+    served : Served
+        All models that are finished.
     facts : dict
         For run.json.
     """
 
-    packed: PackedFleet
+    served: Served
     facts: dict[str, Any]
 
     def predict(self, dataset: Dataset, rows: I64) -> F64:
         """Return scores (n, H) of rows; NaN where a symbol has no model of its own."""
-        bars = dataset.market.bars
-        return scores_of(
-            self.packed, dataset.inputs[rows], [bars.symbols[s] for s in bars.symbol_of_row[rows]]
-        )
-
-
-def scores_of(packed: PackedFleet, inputs: Any, symbols: list[str]) -> F64:
-    """Return scores (n, H) of rows by the symbol of each; NaN where it has no model of its own."""
-    places = {symbol: position for position, symbol in enumerate(packed.symbols)}
-    which = np.array([places.get(symbol, -1) for symbol in symbols], np.int64)
-    scores = np.full((len(which), packed.directory.shape[1]), np.nan)
-    served = np.flatnonzero(which >= 0)
-    if len(served):
-        scores[served] = packed.scores(np.asarray(inputs[served], np.float32), which[served])
-    return scores
+        num_horizons = dataset.target.shape[1]
+        return self.served.scores(rows_to_serve(dataset.market.bars, dataset.inputs, num_horizons), rows)
 
 
 def fit_fleet(
     config: RunConfig, dataset: Dataset, run: RunFolder, progress: Progress, how: FleetHow,
     parent: RunFolder | None = None,
 ) -> Fitted:  # fmt: skip
-    """Fit what the ledger of the run does not have yet, weigh the members, pack it all.
+    """Fit what the ledger of the run does not have yet, and make it ready to answer.
 
     Parameters
     ----------
     how : FleetHow
     parent : RunFolder, optional
-        The evaluation whose refit this is: its presets, rounds and weights are kept.
+        The evaluation whose refit this is: its presets, rounds (or epochs) and weights are kept.
 
     Raises
     ------
@@ -145,13 +118,8 @@ def fit_fleet(
             driver.close()
         if not ledger.counts()["done"]:
             raise _nothing_fitted(ledger)
-        progress.note("weighing members, packing models")
-        if evaluated is None:
-            weigh_members(ledger, data, dataset)
-        else:
-            take_weights(ledger, evaluated)
-        packed = packed_fleet(ledger, run.fleet)
-        return Fitted(packed, _facts(ledger, time.perf_counter() - started))
+        served = engine_of(config.model).conclude(ledger, evaluated, data, dataset, run, progress)
+        return Fitted(served, _facts(ledger, time.perf_counter() - started))
 
 
 def plan_fits(
@@ -169,10 +137,7 @@ def plan_fits(
 def has_more_to_fit(run: RunFolder) -> bool:
     """Return whether symbols of a finished fleet wait for another call: left out by a budget, or retried."""
     with Ledger.open(run.fleet / LEDGER) as ledger:
-        counts = ledger.counts()
-        left = [row.reason for row in ledger.rows(status=["left_out"])]
-    waiting = counts["pending"] + counts["running"]
-    return bool(waiting) or not all(reason.startswith(SETTLED) for reason in left)
+        return waits(ledger)
 
 
 @contextmanager
@@ -181,24 +146,21 @@ def _ready_to_fit(
     parent: RunFolder | None,
 ) -> Iterator[tuple[Ledger, Ledger | None, FleetData, list[Driver]]]:  # fmt: skip
     """Open ledgers, put the rows where workers find them, and make a driver for each job that is left."""
-    data, options = fleet_data(dataset), config.options
+    data, engine = fleet_data(dataset), engine_of(config.model)
     with ExitStack() as held:
         ledger = held.enter_context(Ledger.create(run.fleet / LEDGER))
         evaluated = held.enter_context(Ledger.open(parent.fleet / LEDGER)) if parent else None
-        jobs = _jobs(ledger, data, dataset, options, how, evaluated, progress)
+        jobs = _jobs(engine, ledger, data, dataset, config.options, how, evaluated, progress)
         folder = held.enter_context(rows_for_workers(data, run.fleet / "rows"))
-        source = FitSource(
-            "barcast.fleet.trees.fit", "make_fit",
-            {"folder": str(folder), "seed": config.seed, "options": shared_options(options)},
-        )  # fmt: skip
-        compile_kernels()  # once, here: workers find them in the cache
-        drivers = [Driver(ledger, _workers(source, how), job, progress=progress) for job in jobs]
+        source = engine.source(config, folder, run, in_workers=how.executor != "serial")
+        workers = _workers(source, how, engine)
+        drivers = [Driver(ledger, workers, job, progress=progress) for job in jobs]
         for driver in drivers:
             held.callback(driver.close)
         yield ledger, evaluated, data, drivers
 
 
-def check_options(options: FleetTreesConfig, dataset: Dataset) -> None:
+def check_options(config: RunConfig, dataset: Dataset) -> None:
     """Refuse options of symbols that are not here, or that no fit could read.
 
     Raises
@@ -206,61 +168,55 @@ def check_options(options: FleetTreesConfig, dataset: Dataset) -> None:
     UsageError
         With the symbol, and the nearest known name.
     """
+    engine, options = engine_of(config.model), config.options
     check_symbols(dataset.market.bars.symbols, options.symbol_options, "--symbol-config")
     for symbol in options.symbol_options:
-        _own_options(options, dataset, symbol)
-    configured(options.preset, shared_options(options))
-
-
-def shared_options(options: FleetTreesConfig) -> dict[str, Any]:
-    """Return what differs from the preset for all symbols, as the fit of an ensemble reads it."""
-    own = {str(name): dict(getattr(options, name)) for name in MEMBERS if getattr(options, name)}
-    return {"min_rows": options.min_rows, **own}
+        _own_options(engine, options, dataset, symbol)
+    engine.check(options, {})
 
 
 def _jobs(
-    ledger: Ledger, data: FleetData, dataset: Dataset, options: FleetTreesConfig, how: FleetHow,
+    engine: Engine, ledger: Ledger, data: FleetData, dataset: Dataset, options: Any, how: FleetHow,
     evaluated: Ledger | None, progress: Progress,
 ) -> list[Job]:  # fmt: skip
     """Write down what is wanted, and return what is left to do: one job, or of a refit one a preset."""
     chosen = {row.symbol: row for row in evaluated.rows(status=["done"])} if evaluated is not None else {}
     overrides = {
-        symbol: {**_kept_rounds(chosen[symbol].metrics), **own} if symbol in chosen else own
+        symbol: {**engine.kept(chosen[symbol].metrics), **own} if symbol in chosen else own
         for symbol in data.symbols
-        if (own := _own_options(options, dataset, symbol)) or symbol in chosen
+        if (own := _own_options(engine, options, dataset, symbol)) or symbol in chosen
     }
     presets = {symbol: row.preset for symbol, row in chosen.items()}
-    short = too_short(
-        data, options.min_rows, {s: o["min_rows"] for s, o in overrides.items() if "min_rows" in o}
-    )
+    short = engine.too_short(data, options, overrides, refits=evaluated is not None)
     if evaluated is not None:
         told = {row.symbol: row.reason for row in evaluated.rows()}
         short |= {
             symbol: told.get(symbol) or NOT_EVALUATED for symbol in data.symbols if symbol not in chosen
         }
-    plan = ledger.plan(_wanted(data, options, overrides, presets))
+    ladder = engine.ladder(options)
+    wanted = _wanted(data, ladder[-1], engine.shared(options), overrides, presets)
+    plan = ledger.plan([each for each in wanted if how.only is None or each.symbol in how.only])
     ledger.leave_out({each.symbol: short[each.symbol] for each in plan.todo if each.symbol in short})
     todo = [each for each in plan.todo if each.symbol not in short]
     _say(plan.done, todo, short, progress)
-    value, known = (
-        values_of(dataset, how.priority),
-        [Measured.of_row(row) for row in ledger.rows(status=["done"])],
-    )
+    known = [Measured.of_row(row) for row in ledger.rows(status=["done"])]
+    value = values_of(dataset, how.priority)
     groups: dict[tuple[str, ...], list[Planned]] = {}
     for each in todo:
-        ladder = (presets[each.symbol],) if each.symbol in presets else LADDERS[options.preset]
-        groups.setdefault(ladder, []).append(each)
+        own_ladder = (presets[each.symbol],) if each.symbol in presets else ladder
+        groups.setdefault(own_ladder, []).append(each)
+    size = engine.unit_size if engine.unit_size == 1 else how.batch_size or engine.unit_size
     return [
         Job(
-            candidates_of(data, value, {each.symbol: each.position for each in group}), ladder,
-            how.limits, overrides=overrides, known=known,
+            candidates_of(data, value, {each.symbol: each.position for each in group}), rungs,
+            how.limits, batch_size=size, overrides=overrides, mixed=engine.unit_size > 1, known=known,
             attempts={each.symbol: each.attempts for each in group},
         )
-        for ladder, group in groups.items()
+        for rungs, group in groups.items()
     ]  # fmt: skip
 
 
-def _own_options(options: FleetTreesConfig, dataset: Dataset, symbol: str) -> dict[str, Any]:
+def _own_options(engine: Engine, options: Any, dataset: Dataset, symbol: str) -> dict[str, Any]:
     """Return the overrides of a symbol as the fit reads them: features by position.
 
     Raises
@@ -268,43 +224,21 @@ def _own_options(options: FleetTreesConfig, dataset: Dataset, symbol: str) -> di
     UsageError
         On an option that there is not, or a feature that the rows do not have.
     """
-    own = dict(options.symbol_options.get(symbol, {}))
-    if not own:
-        return {}
-    if "features" in own:
-        columns = list(dataset.features.names)
-        if strange := [name for name in own["features"] if name not in columns]:
-            raise UsageError(
-                f"--symbol-config: {symbol} asks for features that are not in `{dataset.features.name}`: "
-                f"{', '.join(map(str, strange))}",
-                f"its features: {', '.join(columns)}",
-            )
-        own["features"] = [columns.index(name) for name in own["features"]]
-    configured(options.preset, shared_options(options), own)
+    own = checked_features(options.symbol_options.get(symbol, {}), dataset, symbol)
+    if own:
+        engine.check(options, own)
     return own
 
 
-def _kept_rounds(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what early stopping chose, as options of a refit, which has no `stop`."""
-    kept: dict[str, Any] = {}
-    for member in ("xgboost", "lightgbm"):
-        found = [
-            each["members"][member]["trees"] for each in metrics["horizons"] if member in each["members"]
-        ]
-        if found:
-            kept[member] = {"num_rounds": max(round(float(np.mean(found))), 1), "early_stopping_rounds": 0}
-    return kept
-
-
 def _wanted(
-    data: FleetData, options: FleetTreesConfig, overrides: Mapping[str, Any], presets: Mapping[str, str]
-) -> list[Wanted]:
-    shared = shared_options(options)
+    data: FleetData, preset: str, shared: Mapping[str, Any], overrides: Mapping[str, Any],
+    presets: Mapping[str, str],
+) -> list[Wanted]:  # fmt: skip
     rows = rows_digests(data)
     return [
         Wanted(
             symbol, position,
-            digest([presets.get(symbol, options.preset), shared, overrides.get(symbol, {})]), rows[position],
+            digest([presets.get(symbol, preset), shared, overrides.get(symbol, {})]), rows[position],
         )
         for position, symbol in enumerate(data.symbols)
     ]  # fmt: skip
@@ -321,9 +255,10 @@ def _say(done: int, todo: list[Planned], short: Mapping[str, str], progress: Pro
     )
 
 
-def _workers(source: FitSource, how: FleetHow) -> Workers:
+def _workers(source: FitSource, how: FleetHow, engine: Engine) -> Workers:
+    units = how.batch_size if engine.unit_size == 1 else 0  # elsewhere symbols are handed over as one unit
     return lambda num, worker_bytes: executor(
-        how.executor, num, source, worker_bytes=worker_bytes, batch_size=how.batch_size or None,
+        how.executor, num, source, worker_bytes=worker_bytes, batch_size=units or None,
         address=how.address or None,
     )  # fmt: skip
 

@@ -11,17 +11,22 @@ from pathlib import Path
 
 import numpy as np
 
-from barcast.core.arrays import F64, I8, I64
+from barcast.core.arrays import F32, F64, I8, I64
+from barcast.core.bars import Bars
 from barcast.core.errors import UsageError, explained
 from barcast.core.predictions import SEGMENTS
 from barcast.core.texts import some
 from barcast.fleet.budget import Candidates
 from barcast.fleet.data import FleetData
+from barcast.fleet.ledger import Ledger
 from barcast.pipeline.dataset import Dataset
 
 #: Sessions at the end of `fit` whose turnover says what a symbol is worth.
 TURNOVER_BARS = 60
 TOO_SHORT = "too short"
+NOT_EVALUATED = "no model in the evaluation that this refits"
+#: How the reasons begin that another call would not change.
+_SETTLED = (TOO_SHORT, NOT_EVALUATED)
 #: What symbols may be ordered by; anything else is a file.
 PRIORITIES = ("turnover", "length")
 _FIT, _STOP = SEGMENTS.index("fit"), SEGMENTS.index("stop")
@@ -40,6 +45,28 @@ def fleet_data(dataset: Dataset) -> FleetData:
         bars.symbols, bars.offsets, dataset.inputs, dataset.target, bars.session.astype(np.int32), segment,
         bars.life_start,
     )  # fmt: skip
+
+
+def rows_to_serve(bars: Bars, inputs: F32, num_horizons: int) -> FleetData:
+    """Return rows that are predicted and nothing else, as a fleet reads them: none has a label."""
+    nothing = np.broadcast_to(np.float32(np.nan), (len(bars), num_horizons))
+    return FleetData(
+        bars.symbols, bars.offsets, inputs, nothing, bars.session.astype(np.int32),
+        np.full(len(bars), -1, np.int8), bars.life_start,
+    )  # fmt: skip
+
+
+def owners_of(data: FleetData, rows: I64) -> I64:
+    """Return the position of the symbol that each row (n,) belongs to."""
+    return np.asarray(np.searchsorted(data.offsets, rows, side="right") - 1, np.int64)
+
+
+def waits(ledger: Ledger) -> bool:
+    """Return whether symbols wait for another call: left out by a budget, or to be tried again."""
+    counts = ledger.counts()
+    left = [row.reason for row in ledger.rows(status=["left_out"])]
+    waiting = counts["pending"] + counts["running"]
+    return bool(waiting) or not all(reason.startswith(_SETTLED) for reason in left)
 
 
 @contextmanager

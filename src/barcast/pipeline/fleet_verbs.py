@@ -164,7 +164,7 @@ def plan_fleet(
         progress.note(f"{run.name} is there already: nothing to plan (--fresh to fit it again)")
         return []
     dataset = build_dataset(ready.market, workspace, ready.features, tabular=True)
-    check_options(ready.config.options, dataset)
+    check_options(ready.config, dataset)
     with writer_lock(run.path), failure_recorded(run):
         run = begin(workspace, ready.config, identity, dataset, fresh=False)
         plans = plan_fits(ready.config, dataset, run, progress, how)

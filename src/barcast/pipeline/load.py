@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -21,14 +21,12 @@ from barcast.models.heads import head_of
 from barcast.models.registry import model_entry
 from barcast.pipeline.attributes import attribute_values, identity_codes, sizes_of
 from barcast.pipeline.dataset import embedding_index, run_features
+from barcast.pipeline.fleet_engine import engine_of, look_back_of
 from barcast.pipeline.settings import RunConfig, from_run
 from barcast.pipeline.unfinished import check_done
 from barcast.store import MarketStore
 from barcast.store.names import read_names
 from barcast.windows.normalise import FittedScaler
-
-if TYPE_CHECKING:
-    from barcast.fleet.trees.packed_fleet import PackedFleet
 
 Normalisation = Literal["session", "fitted", "window"]
 
@@ -214,7 +212,7 @@ def load(workspace: Workspace, run: RunFolder) -> LoadedRun:
         features=tuple(state["features"]),
         normalisation=_normalisation(features, scaler),
         scaler=None if scaler is None else FittedScaler(np.array(scaler["mean"]), np.array(scaler["std"])),
-        look_back_window=config.train.look_back_window if config.train else 1,
+        look_back_window=look_back_of(config),
         horizons=config.data.horizons,
     )
 
@@ -253,7 +251,7 @@ def check_there(run: RunFolder, path: Path, what: str) -> None:
 
 
 def load_model(run: RunFolder, config: RunConfig, state: Mapping[str, Any]) -> Any:
-    """Return a run's network, in eval mode on the CPU, or tabular model, with the run's weights.
+    """Return a run's network, in eval mode on the CPU, tabular model or fleet, with the run's weights.
 
     Raises
     ------
@@ -265,7 +263,7 @@ def load_model(run: RunFolder, config: RunConfig, state: Mapping[str, Any]) -> A
 
     entry = model_entry(config.model)
     if entry.kind == "fleet":
-        return _load_fleet(run)
+        return engine_of(config.model).served(run)
     check_there(run, run.weights, "weights")
     try:
         arrays = load_arrays(run.weights)
@@ -291,12 +289,3 @@ def load_model(run: RunFolder, config: RunConfig, state: Mapping[str, Any]) -> A
             "train again with a lower --lr",
         )
     return model
-
-
-def _load_fleet(run: RunFolder) -> PackedFleet:
-    """Map the packed models of a fleet; the file is made again where it is missing or old."""
-    from barcast.fleet.ledger import LEDGER, Ledger
-    from barcast.pipeline.fleet_weights import packed_fleet
-
-    with Ledger.open(run.fleet / LEDGER) as ledger:
-        return packed_fleet(ledger, run.fleet)

@@ -32,6 +32,7 @@ from barcast.models.heads import PLAIN, Head, head_of
 from barcast.models.registry import model_entry
 from barcast.pipeline.attributes import attribute_values, identity_codes
 from barcast.pipeline.dataset import embedding_index, make_panel, normalised, run_features
+from barcast.pipeline.fleet_engine import look_back_of
 from barcast.pipeline.forecast import live_rows
 from barcast.pipeline.load import load_model
 from barcast.pipeline.market import VOLATILITY_BARS, CheckedBars, load_bars
@@ -472,7 +473,7 @@ def output_rows(
     features: FeatureSet, universe: Bools, last_rows: I64,
 ) -> tuple[F64, F64]:  # fmt: skip
     """Return outputs (n, H * W) and volatility (n,) of rows, computing only what they depend on."""
-    look_back = config.train.look_back_window if config.train else 1
+    look_back = look_back_of(config)
     keep = needed_rows(bars, last_rows, look_back, max(features.max_warmup, VOLATILITY_BARS) + 1)
     tail = bars.take(keep)
     rows = (np.cumsum(keep) - 1)[last_rows]
@@ -486,10 +487,9 @@ def output_rows(
     if kind == "tabular":
         return np.asarray(model.predict(inputs[rows]), np.float64), volatility
     if kind == "fleet":
-        from barcast.pipeline.fleet import scores_of
+        from barcast.pipeline.fleet_rows import rows_to_serve
 
-        owners = [tail.symbols[symbol] for symbol in tail.symbol_of_row[rows]]
-        return scores_of(model, inputs[rows], owners), volatility
+        return model.scores(rows_to_serve(tail, inputs, len(config.data.horizons)), rows), volatility
     from barcast.training.networks import make_resident
     from barcast.training.predict import predict_windows
 

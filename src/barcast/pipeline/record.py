@@ -228,6 +228,11 @@ def model_card(run: RunFolder, dataset: Dataset) -> str:
             f"- `{info['adapted_from']}` with embeddings for new symbols, fitted on their labels alone; "
             f"its evidence is that of `{parent}`"
         )
+    elif "refreshed_from" in info:
+        lines.append(
+            f"- `{info['refreshed_from']}` with some symbols refitted on their known labels; its evidence is "
+            f"that of `{parent}`"
+        )
     elif parent is None:
         lines += [f"- {name}: {span}" for name, span in spans.items()]
         lines.append("- scores: comparison.json and report.html; `test` is sealed until it is opened")

@@ -302,8 +302,9 @@ def _read_flag(
     """
     if name == "seed":
         return "", {name: value}
-    owner = next((part for part in kinds if name in _names(kinds[part])), None)
-    if owner is None or (owner == "train" and entry.kind != "network"):
+    read = [part for part in kinds if part != "train" or entry.kind == "network"]
+    owner = next((part for part in read if name in _names(kinds[part])), None)
+    if owner is None:
         raise UsageError(f"`{name}` is not an option of model `{entry.name}`", _options_meant(name, entry))
     if name == "target" and is_target(value):
         raise UsageError(

@@ -22,6 +22,7 @@ from barcast.models.registry import ROW_MODELS, ModelEntry, model_entry
 from barcast.pipeline.attributes import Values, attributes_of
 from barcast.pipeline.dataset import Dataset, build_dataset, resolve_features, run_features
 from barcast.pipeline.fit import Outcome, check_fits, fit_model
+from barcast.pipeline.fleet_engine import look_back_of
 from barcast.pipeline.forecast import ScoreMap, fit_maps, prediction_rows
 from barcast.pipeline.market import Market, load_market
 from barcast.pipeline.record import (
@@ -202,7 +203,7 @@ def _note_peculiarities(market: Market, progress: Progress) -> None:
 def check_look_back(config: RunConfig, market: Market) -> None:
     """Refuse windows that no symbol can fill: they cost memory and hold nothing but padding."""
     longest = int(own_bars(market.bars.life_start).max())
-    if config.train is not None and (asked := config.train.look_back_window) > longest:
+    if (asked := look_back_of(config)) > longest:
         raise UsageError(
             f"`look_back_window` is {asked}, but no symbol has more than {longest} bars",
             f"--look-back-window {min(longest, 60)}",

@@ -140,6 +140,30 @@ def test_a_network_stops_by_its_own_patience_and_keeps_its_best_weights():
 
 
 @SHAPES
+def test_a_refit_of_as_many_epochs_has_the_best_weights_of_the_evaluation_and_needs_no_stop(options):
+    data = market((300, 300, 220))
+    options = {**options, "epochs": 12, "patience": 3}
+    found = trained(data, [0, 1, 2], **options)
+    without = dataclasses.replace(data, segment=np.where(data.segment == 1, 3, data.segment).astype(np.int8))
+    fixed = {p: {"fixed_epochs": result.metrics["best_epoch"]} for p, result in found.items()}
+    again = trained(without, [0, 1, 2], own=fixed, **options)
+    for p, result in again.items():
+        assert result.status == "done" and result.num_rows == found[p].num_rows
+        assert result.metrics["epochs"] == result.metrics["best_epoch"] == fixed[p]["fixed_epochs"]
+        assert result.metrics["stop_score"] is None
+        np.testing.assert_allclose(_weights(result), _weights(found[p]), rtol=1e-4, atol=1e-5)
+    mixed = trained(data, [0, 1, 2], own={1: fixed[1]}, **options)
+    for p, result in mixed.items():
+        np.testing.assert_allclose(_weights(result), _weights(found[p]), rtol=1e-4, atol=1e-5)
+
+
+def test_a_refit_whose_last_step_goes_astray_fails():
+    data, wild = market((150,)), {"lr": 1e39, "stretch_length": 30, "batch_size": 600}  # one step an epoch
+    (result,) = trained(data, [0], fixed_epochs=1, **wild).values()
+    assert result.status == "failed" and "no numbers" in result.reason
+
+
+@SHAPES
 def test_what_fails_fails_alone(options):
     data = market()
     data = dataclasses.replace(data, inputs=data.inputs.copy(), target=data.target.copy())

@@ -23,7 +23,7 @@ import torch
 
 from barcast.core.atomic import atomic_path
 from barcast.core.errors import BarcastError, RunError
-from barcast.core.memory import pss_bytes
+from barcast.core.memory import keep_freed_memory, pss_bytes
 from barcast.fleet.data import FleetData
 from barcast.fleet.networks.presets import Kind, resolve
 from barcast.fleet.networks.trainer import BatchTrainer, Member
@@ -33,7 +33,9 @@ from barcast.fleet.work import Fit, SymbolResult, Unit
 SAVE_SECONDS = 45.0
 
 
-def make_fit(folder: str, kind: Kind, options: Mapping[str, Any], seed: int, states: str = "") -> Fit:
+def make_fit(
+    folder: str, kind: Kind, options: Mapping[str, Any], seed: int, states: str = "", keep_freed: bool = False
+) -> Fit:
     """Return the fit of a worker.
 
     Parameters
@@ -50,7 +52,11 @@ def make_fit(folder: str, kind: Kind, options: Mapping[str, Any], seed: int, sta
         Folder for what a batch needs to go on after a kill; empty: nothing is kept. The files of a unit stay
         until the next unit of the same worker is done, so that results on their way to the caller are safe;
         what is left when a fleet is complete may be removed.
+    keep_freed : bool
+        Tell the allocator to keep what steps free: for processes that are workers and nothing else.
     """
+    if keep_freed:
+        keep_freed_memory()
     keep = Path(states) if states else None
     return NetworkFit(FleetData.map(Path(folder)), kind, dict(options), seed, keep)
 

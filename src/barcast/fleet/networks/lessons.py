@@ -82,7 +82,7 @@ class Lessons:
     lives : I64, shape (num_lives + 1,)
         Borders of unbroken rows.
     grid : Stretches
-        The fixed stretches that `stop` is judged on.
+        The fixed stretches that `stop` is judged on; none where the number of epochs is fixed.
     num_rows : int
         Rows that teach.
     scaler : Scaler
@@ -124,7 +124,8 @@ def lessons_of(data: SymbolData, preset: NetworkPreset, seed: int) -> Lessons:
         Where the symbol has too few labels, none that differ from 0, or inputs that are no numbers or never
         change.
     """
-    fit, stop = (_known(data, name) for name in ("fit", "stop"))
+    fit = _known(data, "fit")
+    stop = np.zeros(0, np.int64) if preset.fixed_epochs else _known(data, "stop")
     _check_enough(data, fit, stop, preset)
     if not np.isfinite(data.inputs).all():
         row = int(np.flatnonzero(~np.isfinite(data.inputs).all(axis=1))[0])
@@ -136,7 +137,8 @@ def lessons_of(data: SymbolData, preset: NetworkPreset, seed: int) -> Lessons:
     over = _over(scaler.target)
     taught, judged = (np.full(data.target.shape, np.nan, np.float32) for _ in range(2))
     taught[fit], judged[stop] = data.target[fit] * over, data.target[stop] * over
-    if not (np.nan_to_num(taught).any() and np.nan_to_num(judged).any()):
+    needed = (taught,) if preset.fixed_epochs else (taught, judged)
+    if not all(np.nan_to_num(each).any() for each in needed):
         raise DataError("every label of `fit` or of `stop` is 0", "the universal model serves it")
     lives = np.append(np.unique(data.life_start), len(data.inputs)).astype(np.int64)
     grid = cut_stretches(lives, _any_known(judged), preset.stretch_length)
@@ -161,7 +163,8 @@ def _over(scale: F32) -> F64:
 
 
 def _check_enough(data: SymbolData, fit: I64, stop: I64, preset: NetworkPreset) -> None:
-    for name, rows, least in (("fit", fit, preset.min_rows), ("stop", stop, MIN_STOP)):
+    least_stop = 0 if preset.fixed_epochs else MIN_STOP
+    for name, rows, least in (("fit", fit, preset.min_rows), ("stop", stop, least_stop)):
         if len(rows) < least:
             raise DataError(
                 f"{len(rows)} known labels in `{name}`, a network of one's own needs {least}",

@@ -44,6 +44,9 @@ class NetworkPreset:
     """Most epochs; early stopping usually ends sooner."""
     patience: int = 6
     """Epochs without a better score on `stop` before training ends."""
+    fixed_epochs: int = 0
+    """End after so many epochs of the schedule and keep what is there, as a refit does, which has no `stop`;
+    0: early stopping."""
     lr: float = 0.0
     """Highest learning rate, after warm-up; 0: 3e-3 up to width 64, beyond in inverse proportion."""
     weight_decay: float = 1e-2
@@ -61,10 +64,11 @@ class NetworkPreset:
     def __post_init__(self) -> None:
         whole = ("hidden_size", "num_layers", "look_back_window", "stretch_length", "epochs", "patience",
                  "min_rows")  # fmt: skip
+        least_zero = ("lr", "weight_decay", "fixed_epochs")
         fits = {
             **{name: (getattr(self, name) >= 1, "at least 1") for name in whole},
             **{name: (0 <= getattr(self, name) < 1, "in [0, 1)") for name in ("dropout", "warmup")},
-            **{name: (getattr(self, name) >= 0, "0 or more") for name in ("lr", "weight_decay")},
+            **{name: (getattr(self, name) >= 0, "0 or more") for name in least_zero},
             "batch_size": (self.batch_size >= self.stretch_length, "at least one stretch, `stretch_length`"),
             "clip": (self.clip > 0, "positive"),
             "kind": (self.kind in ("lstm", "gru"), "lstm or gru"),

@@ -85,13 +85,17 @@ class Seat:
         standing.loss_sum += loss
         return standing.step_in_epoch == len(self.batches)
 
-    def end_epoch(self, score: float) -> bool:
-        """Write an epoch down and begin the next; return whether its score is the best so far."""
+    def end_epoch(self, score: float | None) -> bool:
+        """Write an epoch down and begin the next; return whether its weights are the best so far.
+
+        Those of the last epoch are where nothing judges them (no score).
+        """
         standing = self.standing
         standing.epoch += 1
         loss = standing.loss_sum / len(self.batches)
         standing.curve.append({"epoch": standing.epoch, "train_loss": loss, "stop_score": score})
-        better = math.isfinite(score) and (standing.best_score is None or score > standing.best_score)
+        best = standing.best_score
+        better = score is None or (math.isfinite(score) and (best is None or score > best))
         if better:
             standing.best_score, standing.best_epoch = score, standing.epoch
         standing.epochs_since_best = 0 if better else standing.epochs_since_best + 1
@@ -102,6 +106,8 @@ class Seat:
     def finished(self) -> bool:
         """Whether its epochs or its patience ended."""
         preset, standing = self.lessons.preset, self.standing
+        if preset.fixed_epochs:
+            return standing.epoch >= preset.fixed_epochs
         return standing.epoch >= preset.epochs or standing.epochs_since_best >= preset.patience
 
 

@@ -229,8 +229,15 @@ class BatchTrainer:
     # --- judging ---------------------------------------------------------------------------------------
 
     def _judge(self, chosen: list[int]) -> None:
-        """Score seats on their own `stop` and keep the weights of those that are better than ever."""
-        for i, score in zip(chosen, self._scores(chosen), strict=True):
+        """Score seats on their own `stop` and keep the weights of those that are better than ever.
+
+        Where the number of epochs is fixed nothing is scored, and the last weights are kept.
+        """
+        scored = [i for i in chosen if not self.seats[i].lessons.preset.fixed_epochs]
+        scores: dict[int, float | None] = dict.fromkeys(chosen)
+        if scored:
+            scores |= zip(scored, self._scores(scored), strict=True)
+        for i, score in scores.items():
             if self.seats[i].end_epoch(score):
                 self.best[i] = self.weights[i]
 
@@ -256,8 +263,11 @@ class BatchTrainer:
 
     def _finish(self, seat: int) -> None:
         own = self.seats[seat]
-        if own.standing.best_score is None:
+        if not own.standing.best_epoch:
             self._fail(own.standing, "no epoch had a score on `stop`", "a lower `lr`")
+            return
+        if not torch.isfinite(self.best[seat]).all():  # where nothing is judged the last step may do it
+            self._fail(own.standing, "its weights are no numbers", "a lower `lr`")
             return
         packed = Packed(
             self.shape, self.preset.look_back_window, own.lessons.scaler, self.best[seat].numpy().copy()
