@@ -68,14 +68,15 @@ def ours(limit: int) -> dict:
     folder.mkdir(parents=True)
     fitted = fit_fleet(config, dataset, run, Progress(True), FleetHow(limits=Limits(workers=WORKERS)))
     seconds = time.perf_counter() - started
+    packed = fitted.served.packed
     data = fleet_data(dataset)
     data.save(folder / "rows")
     rows = np.flatnonzero(np.isin(data.segment, JUDGED))
     owner = np.repeat(np.arange(len(data.symbols)), np.diff(data.offsets))[rows]
-    place_of = {symbol: position for position, symbol in enumerate(fitted.packed.symbols)}
+    place_of = {symbol: position for position, symbol in enumerate(packed.symbols)}
     which = np.array([place_of.get(data.symbols[s], -1) for s in owner])
     served = which >= 0
-    members = fitted.packed.members(data.inputs[rows[served]], which[served])[:, 0]
+    members = packed.members(data.inputs[rows[served]], which[served])[:, 0]
     np.savez(folder / "ours.npz", rows=rows[served], members=members, y=market.labels.y[rows[served], 0])
     with Ledger.open(run.fleet / LEDGER) as ledger:
         symbols = [row.symbol for row in ledger.rows(status=["done"])]

@@ -230,6 +230,12 @@ def test_a_dry_run_keeps_what_it_fitted_and_says_what_the_rest_takes(spare, caps
     assert barcast.fleet_status(workspace=spare).counts["done"] == 33
 
 
+def test_a_refit_is_not_retried_as_if_it_were_an_evaluation(place, capsys):
+    refit = next(r.name for r in barcast.runs(workspace=place) if r.info.get("final"))
+    assert run("fleet", "retry-failed", "--run", refit, "-w", place) == 5
+    assert "barcast train --refit fleet-trees-" in capsys.readouterr().err
+
+
 def test_a_workspace_without_a_fleet_says_how_to_have_one(tmp_path):
     with pytest.raises(RunError, match="no fleet"):
         barcast.fleet_status(workspace=tmp_path)

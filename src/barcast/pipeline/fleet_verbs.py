@@ -136,9 +136,20 @@ def fleet_symbol(workspace: Workspace, symbol: str, name: str = "") -> FleetSymb
 def retry_failed(
     workspace: Workspace, name: str = "", *, how: FleetHow | None = None, progress: Progress | None = None
 ) -> tuple[Trained, Sequence[str]]:
-    """Fit what failed once more, on the rows it was fitted on; return the fleet and who that was."""
+    """Fit what failed once more, on the rows it was fitted on; return the fleet and who that was.
+
+    Raises
+    ------
+    RunError
+        When the run is a refit, which is made again from its evaluation.
+    """
     progress = progress or Progress(enabled=False)
     run = fleet_run(workspace, name)
+    if run.info.get("final"):
+        raise RunError(
+            f"`{run.name}` is a refit: what failed in it is fitted again with the others",
+            f"barcast train --refit {run.info['parent']} --fresh",
+        )
     with writer_lock(run.path), Ledger.open(run.fleet / LEDGER, readonly=False) as ledger:
         again = ledger.retry_failed()
     config = from_run(run.read("config.json"))
