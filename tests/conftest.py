@@ -2,11 +2,16 @@
 
 import itertools
 import os
+import signal
 from pathlib import Path
 
 # Several test processes share few cores: threads that wait for each other would cost more than they give.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("POLARS_MAX_THREADS", "2")
+
+# A shell that starts tests in the background has them ignore Ctrl-C, which some of them are about.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import numpy as np
 import pytest
