@@ -138,10 +138,8 @@ def test_results_of_a_unit_are_kept_all_or_none(ledger):
     assert ledger.counts()["done"] == 0
     with pytest.raises(RuntimeError), ledger.together():
         ledger.finish([done("A")])
-        ledger.save_batch("first", b"state")
         raise RuntimeError
     assert ledger.counts()["done"] == 0
-    assert ledger.load_batch("first") is None
     with pytest.raises(UsageError, match="Z is not"):
         ledger.set_pooled("weights", {"A": 1, "Z": 2})
     assert ledger.pooled("weights") == {}
@@ -156,17 +154,6 @@ def test_a_block_written_together_is_seen_by_others_at_its_end(ledger):
             ledger.start([unit("B")])
             assert reader.counts()["done"] == 0
         assert (reader.counts()["done"], reader.counts()["running"]) == (1, 1)
-
-
-def test_batches_keep_what_they_reached_last(ledger):
-    ledger.save_batch("0", b"one")
-    ledger.save_batch("0", b"two")
-    ledger.save_batch("1", b"three")
-    assert ledger.load_batch("0") == b"two"
-    ledger.drop_batches(["0"])
-    assert (ledger.load_batch("0"), ledger.load_batch("1")) == (None, b"three")
-    ledger.drop_batches()
-    assert ledger.load_batch("1") is None
 
 
 def test_meta_is_kept_by_name(ledger):

@@ -100,6 +100,36 @@ def test_the_command_says_who_serves_whom_and_writes_it(place, tmp_path, capsys)
     assert len(json.loads(capsys.readouterr().out)["routes"]) == 32
 
 
+def test_it_never_serves_a_session_before_it_was_decided(place, found):
+    routed = found["prefer-dedicated"]
+    info = routed.run.info
+    seen = read_predictions(routed.run.predictions, segment="route")["known_at"].max()
+    assert info["chosen_until"] == str(seen.date())
+    weighed = str(read_predictions(routed.run.predictions, segment="weigh")["known_at"].max().date())
+    later = str(read_predictions(routed.run.predictions, segment="route")["time"].max().date())
+    assert weighed < later < info["chosen_until"]
+    for name in (routed.universal, routed.fleet):
+        assert len(barcast.predict(name, workspace=place, asof=later).table)
+    with pytest.raises(RunError, match="would have seen its own outcome"):
+        barcast.predict(routed.run.name, workspace=place, asof=later)
+    assert len(barcast.predict(routed.run.name, workspace=place, asof=info["chosen_until"]).table)
+
+
+@pytest.mark.parametrize("which", ["fleet", "routed"])
+def test_what_reads_a_single_model_says_that_there_is_none(place, found, which, capsys):
+    name = found["evidence"].fleet if which == "fleet" else found["evidence"].run.name
+    said = "a model for each symbol" if which == "fleet" else "made of two runs"
+    for command in ("doctor", "embeddings"):
+        assert run(command, name, "-w", place) == 5, command
+        assert said in capsys.readouterr().err, command
+    with pytest.raises(RunError, match=said):
+        barcast.load(name, workspace=place)
+    if which == "routed":
+        for command in (("promote", name), ("train", "--refit", name), ("audit", name)):
+            assert run(*command, "-w", place) == 5, command
+            assert said in capsys.readouterr().err
+
+
 def test_what_cannot_be_routed_is_refused_with_what_to_do(place, tmp_path):
     with pytest.raises(RunError, match="no finished fleet"):
         barcast.route(workspace=tmp_path)

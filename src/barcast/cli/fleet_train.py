@@ -9,27 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from barcast.cli.app_options import JsonOption, QuietOption, WorkspaceOption
-from barcast.cli.run_options import parameters_of, read, with_signature
+from barcast.cli.run_options import parameters_of, read, shared_parameters, with_signature
 
-
-def _of_data(
-    features: Annotated[str | None, typer.Option(help="Feature set (core12).")] = None,
-    horizons: Annotated[
-        str | None, typer.Option("--horizon", help="Sessions from entry to exit; several: 1,5,20.")
-    ] = None,
-    delay: Annotated[int | None, typer.Option(help="Sessions from decision to entry.")] = None,
-    segments: Annotated[
-        str | None, typer.Option(help="Last days of fit,stop,weigh,route,test: 2022-12,2023-04,...")
-    ] = None,
-    symbols: Annotated[str | None, typer.Option(help="Only these symbols, separated by commas.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Only the first so many symbols.")] = None,
-    asof: Annotated[str | None, typer.Option(help="Last session that may be known: 2024-03-08.")] = None,
-    target: Annotated[
-        str | None, typer.Option(help="auto, rank, return, volatility_scaled or direction.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
-) -> None:
-    """Declare what every fleet learns from; never called."""
+#: Options of a run that say what every fleet learns from.
+_DATA = ("features", "horizons", "delay", "segments", "symbols", "limit", "asof", "target", "seed")
 
 
 def _of_the_call(
@@ -115,7 +98,7 @@ def _command(model: str, declared: Callable[..., None], units: str) -> Callable[
 
     The one called ``units`` says how many symbols a worker gets at a time, and shapes no model.
     """
-    own, data = parameters_of(declared), parameters_of(_of_data)
+    own, data = parameters_of(declared), shared_parameters(*_DATA)
     flags = [each.name for each in (*own, *data) if each.name != units]
 
     def command(**typed: Any) -> None:

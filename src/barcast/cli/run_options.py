@@ -125,6 +125,11 @@ def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
     return with_signature(wrapper, command, [*shared, *own])
 
 
+def shared_parameters(*names: str) -> list[inspect.Parameter]:
+    """Return some of the options that shape a run, for a command that takes no others."""
+    return [each for each in parameters_of(_declared) if each.name in names]
+
+
 def parameters_of(declared: Callable[..., None]) -> list[inspect.Parameter]:
     """Return the options that a function declares."""
     return list(inspect.signature(declared, eval_str=True).parameters.values())

@@ -71,6 +71,7 @@ def print_models(json_output: bool) -> None:
             "summary": e.summary,
         }
         for e in model_entries()
+        if e.kind != "routed"  # made of two runs, not trained
     ]
     if json_output:
         print_json(rows)

@@ -250,7 +250,7 @@ class Ledger:
             for symbol in symbols:
                 self._await(self.row(symbol), ASKED_AGAIN)
 
-    # -- what belongs to the fleet, or to a batch -----------------------------------------------------------
+    # -- what belongs to the fleet -------------------------------------------------------------------------
 
     def set_meta(self, values: Mapping[str, Any]) -> None:
         """Keep plain values by name, in one transaction; those of other names stay."""
@@ -285,25 +285,6 @@ class Ledger:
             query + " AND symbol = ?", kind, symbol
         )  # fmt: skip
         return {name: json.loads(value) for name, value in rows}
-
-    def save_batch(self, key: str, blob: bytes) -> None:
-        """Keep what a batch has reached so far, in place of what was kept under this key."""
-        now = datetime.now().astimezone().isoformat(timespec="seconds")
-        with self.together():
-            self._write("INSERT OR REPLACE INTO batches VALUES (?, ?, ?)", key, now, blob)
-
-    def load_batch(self, key: str) -> bytes | None:
-        """Return what :meth:`save_batch` kept, or None."""
-        found = self._read("SELECT blob FROM batches WHERE key = ?", key)
-        return bytes(found[0][0]) if found else None
-
-    def drop_batches(self, keys: Sequence[str] | None = None) -> None:
-        """Drop what batches had reached, by default of all; with their results, for example."""
-        with self.together():
-            if keys is None:
-                self._write("DELETE FROM batches")
-            for key in keys or ():
-                self._write("DELETE FROM batches WHERE key = ?", key)
 
     # -- reading ------------------------------------------------------------------------------------------
 

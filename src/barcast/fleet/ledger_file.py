@@ -61,7 +61,6 @@ CREATE TABLE pooled (
     value TEXT NOT NULL,
     PRIMARY KEY (symbol, kind)
 ) WITHOUT ROWID;
-CREATE TABLE batches (key TEXT PRIMARY KEY, saved_at TEXT NOT NULL, blob BLOB NOT NULL);
 """
 
 

@@ -22,9 +22,10 @@ from barcast.core.champion import (
 from barcast.core.errors import RunError, StoreBusyError
 from barcast.core.runs import RunFolder, command_to_type, open_run
 from barcast.core.workspace import Workspace
-from barcast.pipeline.load import load
+from barcast.pipeline.load import load_model
 from barcast.pipeline.predict import newest_run, refits_of
 from barcast.pipeline.record import check_market, known_until
+from barcast.pipeline.settings import from_run
 from barcast.pipeline.unfinished import check_done
 from barcast.store import MarketStore
 from barcast.store.lock import writer_lock
@@ -149,7 +150,7 @@ def check_can_serve(workspace: Workspace, run: RunFolder) -> None:
     if run.path.resolve().parent != workspace.runs.resolve():
         raise RunError(f"{run.path} is no run of {workspace.root}", "name one of its own: barcast runs")
     check_done(run)
-    load(workspace, run)
+    load_model(run, from_run(run.read("config.json")), run.read("state.json"))
     check_market(workspace, run)
     universe = set(run.read("state.json")["universe"])
     held = len(universe & set(MarketStore.open(workspace.market).symbols()))

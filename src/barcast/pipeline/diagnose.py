@@ -23,7 +23,7 @@ from barcast.models.registry import model_entry
 from barcast.pipeline.attributes import attributes_of
 from barcast.pipeline.compare import market_again
 from barcast.pipeline.dataset import Dataset, build_dataset, run_features
-from barcast.pipeline.load import load
+from barcast.pipeline.load import check_one_model, load
 from barcast.pipeline.members import curves
 from barcast.pipeline.record import PROFILE
 from barcast.pipeline.settings import RunConfig, from_run
@@ -89,6 +89,7 @@ def diagnose(workspace: Workspace, run: RunFolder, *, progress: Progress | None 
     """
     progress = progress or Progress(enabled=False)
     info, config = run.info, from_run(run.read("config.json"))
+    check_one_model(run)
     if parent := info.get("parent"):
         raise RunError(f"`{run.name}` is a refit: its evidence is its parent's", f"barcast doctor {parent}")
     command = _command(workspace, run, config)

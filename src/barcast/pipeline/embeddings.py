@@ -27,7 +27,7 @@ from barcast.evaluation.neighbours import (
     purity,
 )
 from barcast.pipeline.attributes import known_attributes, values_of
-from barcast.pipeline.load import check_there
+from barcast.pipeline.load import check_one_model, check_there
 from barcast.pipeline.unfinished import check_done
 from barcast.store import MarketStore
 from barcast.store.facts import Told, join_facts, read_facts
@@ -250,6 +250,7 @@ def read_embeddings(
         When the table of facts cannot be read.
     """
     check_done(run)
+    check_one_model(run)
     check_there(run, run.weights, "weights")
     from safetensors import safe_open
 

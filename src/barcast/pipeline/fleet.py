@@ -11,7 +11,7 @@ from typing import Any
 from barcast.core.arrays import F64, I64
 from barcast.core.config import digest
 from barcast.core.errors import DataError
-from barcast.core.progress import Progress, count
+from barcast.core.progress import Progress
 from barcast.core.runs import RunFolder
 from barcast.core.texts import counted
 from barcast.fleet.budget import Plan
@@ -289,5 +289,4 @@ def _facts(ledger: Ledger, seconds: float) -> dict[str, Any]:
         "presets": presets,
         "fit_seconds": sum(row.seconds for row in rows),
         "ledger_bytes": ledger.size_bytes(),
-        "fleet": f"{count(counts['done'])} models",
     }

@@ -6,10 +6,9 @@ the target is a return, the pooled mean of what taught: on real returns a forest
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,13 +16,12 @@ from barcast.core.arrays import F64, I64
 from barcast.core.config import to_plain
 from barcast.core.predictions import SEGMENTS
 from barcast.core.runs import PACKED_FLEET
-from barcast.ensemble.bma import Averaged, average
+from barcast.ensemble.bma import average
 from barcast.ensemble.densities import fit_widths, log_densities
 from barcast.fleet.data import FleetData
 from barcast.fleet.ledger import Ledger
-from barcast.fleet.trees.packed import unpack
+from barcast.fleet.trees.fit import predictions
 from barcast.fleet.trees.packed_fleet import FleetEntry, PackedFleet, open_fleet
-from barcast.fleet.trees.predict import predict_members
 from barcast.fleet.trees.presets import MEMBERS
 from barcast.pipeline.dataset import Dataset
 
@@ -70,23 +68,17 @@ def _outputs(ledger: Ledger, data: FleetData, segment: str) -> _Outputs:
     places = {symbol: position for position, symbol in enumerate(data.symbols)}
     code, symbols, rows, found = SEGMENTS.index(segment), [], [], []
     for symbol, model in ledger.models():
-        whole = data.rows_of(places[symbol])
-        own = np.flatnonzero(data.segment[whole] == code) + whole.start
+        one = data.one(places[symbol])
+        own = np.flatnonzero(one.segment == code)
         symbols.append(symbol)
-        rows.append(own)
-        found.append(predict_members(unpack(model, symbol), np.asarray(data.inputs[own], np.float32), symbol))
+        rows.append(own + data.rows_of(places[symbol]).start)
+        found.append(predictions(one, model, own))
     offsets = np.concatenate([[0], np.cumsum([len(own) for own in rows])]).astype(np.int64)
     return _Outputs(tuple(symbols), np.concatenate(rows), offsets, np.concatenate(found))
 
 
-def weigh_members(ledger: Ledger, data: FleetData, dataset: Dataset) -> tuple[Averaged, ...]:
-    """Weigh the members of all finished symbols; keep weights and evidence in the ledger.
-
-    Returns
-    -------
-    tuple of Averaged
-        One a horizon.
-    """
+def weigh_members(ledger: Ledger, data: FleetData, dataset: Dataset) -> None:
+    """Weigh the members of all finished symbols; keep weights and evidence in the ledger."""
     constants, spec = constants_of(dataset), dataset.market.labels.spec
     before, weighing = _outputs(ledger, data, "stop"), _outputs(ledger, data, "weigh")
     averaged = []
@@ -109,7 +101,6 @@ def weigh_members(ledger: Ledger, data: FleetData, dataset: Dataset) -> tuple[Av
         symbol: [to_plain(each.evidence(position)) for each in averaged]
         for position, symbol in enumerate(weighing.symbols)
     })  # fmt: skip
-    return tuple(averaged)
 
 
 def _scale(dataset: Dataset, horizon: int) -> F64:
@@ -137,10 +128,6 @@ def packed_fleet(ledger: Ledger, folder: Path) -> PackedFleet:
 def _entries(ledger: Ledger) -> Iterator[FleetEntry]:
     weights, values = ledger.pooled(WEIGHTS), np.array(ledger.meta()["constants"]["values"], np.float64)
     for symbol, model in ledger.models():
-        own = np.array([_weights(each) for each in weights[symbol]], np.float64)
+        own = np.array([each["weights"] for each in weights[symbol]], np.float64)
         constant = (own[:, len(MEMBERS) :] * values).sum(axis=1)
         yield FleetEntry(symbol, model, own[:, : len(MEMBERS)], constant)
-
-
-def _weights(evidence: Mapping[str, Any]) -> list[float]:
-    return list(evidence["weights"])

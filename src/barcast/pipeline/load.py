@@ -196,9 +196,11 @@ def load(workspace: Workspace, run: RunFolder) -> LoadedRun:
     Raises
     ------
     RunError
-        When it is not finished, or its weights are missing, damaged, of another shape or not numbers.
+        When it is not finished, a fleet or routed, or its weights are missing, damaged, of another shape or
+        not numbers.
     """
     check_done(run)
+    check_one_model(run)
     config, state = from_run(run.read("config.json")), run.read("state.json")
     features = run_features(run, state["feature_set"])
     scaler = state["scaler"]
@@ -215,6 +217,32 @@ def load(workspace: Workspace, run: RunFolder) -> LoadedRun:
         look_back_window=look_back_of(config),
         horizons=config.data.horizons,
     )
+
+
+def check_one_model(run: RunFolder) -> None:
+    """Refuse a run that is many models, or two runs, where a single network or tabular model is read.
+
+    Raises
+    ------
+    RunError
+        With what to ask instead.
+    """
+    if model_entry(str(run.info["model"])).kind == "fleet":
+        raise RunError(
+            f"`{run.name}` has a model for each symbol: there is no single one to look into",
+            f"barcast fleet status --run {run.name}, or barcast fleet show SYMBOL",
+        )
+    check_not_routed(run)
+
+
+def check_not_routed(run: RunFolder) -> None:
+    """Refuse a routed run where only the two that it is made of can answer (`RunError` with their names)."""
+    if model_entry(str(run.info["model"])).kind == "routed":
+        options = from_run(run.read("config.json")).options
+        raise RunError(
+            f"`{run.name}` is made of two runs and has no weights of its own",
+            f"name one of them: {options.universal} or {options.fleet}",
+        )
 
 
 def _normalisation(features: FeatureSet, scaler: object) -> Normalisation:
@@ -262,6 +290,7 @@ def load_model(run: RunFolder, config: RunConfig, state: Mapping[str, Any]) -> A
     from barcast.training.networks import load_network
 
     entry = model_entry(config.model)
+    check_not_routed(run)
     if entry.kind == "fleet":
         return engine_of(config.model).served(run)
     check_there(run, run.weights, "weights")

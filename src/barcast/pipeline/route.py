@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -222,7 +223,7 @@ def _write(
     write_text(run.path / "quality.json", (universal.path / "quality.json").read_text(encoding="utf-8"))
     write_text(run.path / "card.md", _card(run, universal, fleet, routes))
     seen = table.filter(segment="route")["known_at"].max()
-    until = max(known_until(universal), known_until(fleet), str(seen)[:10] if seen is not None else "")
+    until = max(known_until(universal), known_until(fleet), _known(seen))
     taught = max(str(one.info["taught_until"]) for one in (universal, fleet))
     run.update(
         status="done", taught_until=taught, chosen_until=until, best_score=None, num_predictions=len(table),
@@ -230,6 +231,11 @@ def _write(
         train_seconds=sum(float(one.info["train_seconds"]) for one in (universal, fleet)),
         total_seconds=round(time.perf_counter() - started, 3),
     )  # fmt: skip
+
+
+def _known(seen: object) -> str:
+    """Write when the last outcome was known that decided; a session of daily bars is a date."""
+    return seen.isoformat().removesuffix("T00:00:00") if isinstance(seen, datetime) else ""
 
 
 def _joined(universal: pl.DataFrame, fleet: pl.DataFrame, routes: pl.DataFrame, name: str) -> pl.DataFrame:
@@ -278,10 +284,16 @@ def predict_routed(workspace: Workspace, run: RunFolder, **asked: Any) -> Foreca
     )
     table = _joined(first.table, second.table, open_routes(run), run.name)
     reasons = first.reasons.filter(~pl.col("symbol").is_in(table["symbol"].unique().to_list()))
+    if np.datetime64(known_until(run)) > np.datetime64(first.asof):
+        raise RunError(
+            f"`{run.name}` chose who serves whom by labels known until {known_until(run)}: a forecast as of "
+            f"{first.asof} would have seen its own outcome",
+            f"by one of its runs alone: barcast predict {options.universal} --asof {first.asof}",
+        )
     return replace(
         first, run=run.name, parent="", table=table.sort(["horizon", "score"], descending=[False, True]),
         taught_until=max(first.taught_until, second.taught_until),
-        chosen_until=max(first.chosen_until, second.chosen_until), reasons=reasons,
+        chosen_until=max(first.chosen_until, second.chosen_until, known_until(run)), reasons=reasons,
         warnings=tuple(dict.fromkeys((*first.warnings, *second.warnings))),
     )  # fmt: skip
 

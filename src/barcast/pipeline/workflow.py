@@ -13,7 +13,7 @@ from barcast.core.runs import RunFolder, open_run
 from barcast.core.workspace import Workspace
 from barcast.pipeline.compare import REFERENCE, Compared, compare_runs, market_again
 from barcast.pipeline.data import import_sample
-from barcast.pipeline.load import check_whole
+from barcast.pipeline.load import check_not_routed, check_whole
 from barcast.pipeline.market import as_of, segment_counts
 from barcast.pipeline.predict import Forecasts, predict
 from barcast.pipeline.record import check_market
@@ -138,6 +138,7 @@ def refit_config(
             f"barcast train --refit {name}, only with --asof",
         )
     run = open_run(workspace, name)
+    check_not_routed(run)
     check_market(workspace, run)
     parent = open_run(workspace, str(run.info.get("parent", run.name)))
     config = from_run(parent.read("config.json"))
