@@ -7,11 +7,16 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
+
 from barcast.core.errors import UsageError
 from barcast.evaluation.results import without_nan
 
 RESULTS = Path(__file__).parent / "results"
 OUT = Path(os.environ.get("BARCAST_BENCH_OUT", Path(__file__).parent / "out"))
+
+#: Sessions from entry to exit, and from decision to entry, of the contests.
+HORIZON, DELAY = 5, 1
 
 #: Borders of fit, stop, weigh, route, test for each market.
 SEGMENTS = {
@@ -71,3 +76,20 @@ def write_result(name: str, text: str) -> None:
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.md").write_text(text, encoding="utf-8")
     print(text)
+
+
+def estimated(series: np.ndarray) -> tuple[float, float, float]:
+    """Mean of a value by session, and its 95 % interval by blocks of sessions."""
+    from barcast.evaluation.intervals import Bootstrap, interval, plan_blocks, resample
+
+    known = np.isfinite(series)
+    blocks = plan_blocks(len(series), HORIZON, DELAY, Bootstrap())
+    draws = resample(np.column_stack([np.where(known, series, 0.0), known.astype(np.float64)]), blocks)
+    mean = float(series[known].mean())
+    return (mean, *interval(mean, draws[:, 0] / draws[:, 1], blocks))
+
+
+def shown(series: np.ndarray, digits: int = 4) -> str:
+    """Write an estimate for people."""
+    mean, low, high = estimated(series)
+    return f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"

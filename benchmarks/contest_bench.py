@@ -26,16 +26,25 @@ from pathlib import Path
 import numpy as np
 
 from barcast.core.config import digest
-from barcast.evaluation.intervals import Bootstrap, interval, plan_blocks, resample
 from barcast.evaluation.metrics import rank_ic
-from common import OUT, RESULTS, SEGMENTS, log_trial, machine, workspace_for, write_result
+from common import (
+    HORIZON,
+    OUT,
+    RESULTS,
+    SEGMENTS,
+    estimated,
+    log_trial,
+    machine,
+    shown,
+    workspace_for,
+    write_result,
+)
 
 MARKETS = ("cn_a_share", "us_long", "us_market")
 NETWORKS, TABULAR = ("lstm", "gru", "transformer"), ("ridge", "lightgbm")
 NUM_SEEDS, NUM_PROCESSES = 5, 2
 #: Every how manieth symbol is judged, of the contest and of the presets, whose forecasts take hours.
 EVERY, EVERY_SIZED = 3, 9
-HORIZON, DELAY = 5, 1
 SCORED = ("route", "test")
 SIZED = (
     ("lstm", None), ("transformer", None), ("lstm", "small"), ("transformer", "small"), ("lstm", "balanced"),
@@ -218,17 +227,14 @@ class Judged:
 
     def estimate(self, name: str, against: str = "") -> tuple[float, float, float]:
         """Return mean RankIC, or the paired difference, with its 95 % interval by blocks of sessions."""
-        series = self.series[name] - (self.series[against] if against else 0.0)
-        known = np.isfinite(series)
-        blocks = plan_blocks(len(series), HORIZON, DELAY, Bootstrap())
-        draws = resample(np.column_stack([np.where(known, series, 0.0), known.astype(np.float64)]), blocks)
-        mean = float(series[known].mean())
-        return (mean, *interval(mean, draws[:, 0] / draws[:, 1], blocks))
+        return estimated(self._less(name, against))
 
     def shown(self, name: str, against: str = "") -> str:
         """Write an estimate for people."""
-        mean, low, high = self.estimate(name, against)
-        return f"{mean:.4f} [{low:.4f}, {high:.4f}]"
+        return shown(self._less(name, against))
+
+    def _less(self, name: str, against: str) -> np.ndarray:
+        return self.series[name] - (self.series[against] if against else 0.0)
 
     def best(self, names: list[str]) -> str:
         """Return the name with the highest mean."""

@@ -25,11 +25,10 @@ from pathlib import Path
 import numpy as np
 
 from barcast.core.predictions import SEGMENTS as NAMES
-from barcast.evaluation.intervals import Bootstrap, interval, plan_blocks, resample
 from barcast.evaluation.metrics import rank_ic
-from common import OUT, SEGMENTS, log_trial, machine, workspace_for, write_result
+from common import OUT, SEGMENTS, log_trial, machine, shown, workspace_for, write_result
 
-WORKERS, MIN_ROWS, HORIZON, DELAY = 2, 500, 5, 1
+WORKERS, MIN_ROWS = 2, 500
 JUDGED = [NAMES.index("weigh"), NAMES.index("route")]
 
 
@@ -149,16 +148,6 @@ def skill() -> tuple[str, str, str]:
         for each in (members, np.load(OUT / "fleet" / "rival.npy"))
     ]
     return tuple(map(shown, (*series, series[0] - series[1])))
-
-
-def shown(series: np.ndarray) -> str:
-    """Write a mean with its 95 % interval by blocks of sessions."""
-    known = np.isfinite(series)
-    blocks = plan_blocks(len(series), HORIZON, DELAY, Bootstrap())
-    draws = resample(np.column_stack([np.where(known, series, 0.0), known.astype(float)]), blocks)
-    mean = float(series[known].mean())
-    low, high = interval(mean, draws[:, 0] / draws[:, 1], blocks)
-    return f"{mean:.4f} [{low:.4f}, {high:.4f}]"
 
 
 def main() -> None:

@@ -105,7 +105,57 @@ def keep_freed_memory() -> bool:
 def give_back() -> None:
     """Return what nothing uses to the system, where the C library can: between stages of other sizes."""
     gc.collect()  # networks and their data refer to each other
+    _trim()
+
+
+def _trim() -> None:
     try:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
     except (OSError, AttributeError):
         return
+
+
+class _Mallinfo(ctypes.Structure):
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks",
+            "keepcost",
+        )
+    ]  # fmt: skip
+
+
+class Fragments:
+    """Gives freed memory back where it grows although as much is freed as taken.
+
+    glibc before 2.38 often cannot reuse a freed block of aligned memory for one of the same size, as long as
+    something small lies beside it; then the pool of a long series of equal computations grows without end.
+
+    Parameters
+    ----------
+    allowance : int
+        Bytes by which what is freed may grow before it is given back.
+    """
+
+    def __init__(self, allowance: int = 128 << 20) -> None:
+        self._allowance = self._limit = allowance
+
+    def give_back(self) -> None:
+        """Return freed memory to the system if there is more than allowed."""
+        if self._freed() > self._limit:
+            _trim()
+            # the pool counts what it gave back as freed: it is where it was, without pages behind it
+            self._limit = self._freed() + self._allowance
+
+    @staticmethod
+    def _freed() -> int:
+        try:
+            told = ctypes.CDLL("libc.so.6").mallinfo2
+        except (OSError, AttributeError):
+            return 0
+        told.restype = _Mallinfo
+        return int(told().fordblks)
+
+
+#: Of the pool of this process; whoever repeats large computations calls it between two.
+FRAGMENTS = Fragments()

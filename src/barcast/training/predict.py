@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from barcast.core.arrays import F32, I64
+from barcast.core.memory import FRAGMENTS
 from barcast.core.progress import Progress, clock, count
 from barcast.training.config import TrainConfig
 from barcast.training.distributed import team_at_work
@@ -130,6 +131,7 @@ def _outputs(
                 found = np.zeros((len(which), *output.shape[1:]), np.float32)
             found[positions[chunk]] = output
             done += len(chunk)
+            FRAGMENTS.give_back()
             show(done)
     if not len(found):  # more processes than parts: nothing to add to what the others found
         found = np.zeros((len(which), *compute(chunks[0]).shape[1:]), np.float32)
