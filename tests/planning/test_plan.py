@@ -44,7 +44,7 @@ NETWORKS = [entry.name for entry in model_entries() if entry.kind == "network"]
 SIZES = Sizes(num_inputs=7, num_symbols=5, num_horizons=2)
 MEASURED = Measured(
     threads=2, step_seconds=0.1, step_bytes=200 << 20, batch_share=1.0, judge_seconds=1e-3, predict_seconds=1e-5,
-    predict_bytes=300 << 20, runtime_bytes=400 << 20, peak_flops=1e11, seconds=1.0,
+    predict_bytes=300 << 20, line_seconds=0.01, runtime_bytes=400 << 20, peak_flops=1e11, seconds=1.0,
 )  # fmt: skip
 
 

@@ -89,6 +89,7 @@ def compare_runs(
         check_there(run, run.predictions, "predictions")
     market = market or market_again(workspace, runs[0], progress)
     reference = _reference(workspace, runs, market, progress)
+    give_back()
     everyone = list({run.name: run for run in [*runs, reference]}.values())
     openings, seen = _openings(workspace, market, runs, open_test)
     naive, labels = NaiveTables(workspace, market, progress), _labels(everyone)

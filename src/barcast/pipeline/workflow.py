@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from barcast.core.errors import BarcastError, RunError, UsageError
+from barcast.core.memory import give_back
 from barcast.core.progress import Progress
 from barcast.core.runs import RunFolder, open_run
 from barcast.core.workspace import Workspace
@@ -153,6 +154,7 @@ def _forecasts(
     workspace: Workspace, run: RunFolder, asof: str, progress: Progress, *, save: bool
 ) -> Forecasts | BarcastError:
     """Return the next session's forecasts, or what stands in their way: it costs no report."""
+    give_back()  # what compared lies beside what forecasts otherwise
     try:
         return predict(workspace, run, asof=asof, progress=progress, save=save)
     except BarcastError as error:

@@ -236,7 +236,7 @@ def _traffic(work: Workload, num_parameters: int, activations: int) -> float:
 def _here(work: Workload, flops: float, traffic: float, measured: Measured) -> Compute:
     return _compute(
         work, "measured", flops, traffic, measured.step_seconds, measured.peak_flops, measured.threads,
-        measured.predict_seconds * work.num_scored_rows, measured.judge_seconds,
+        measured.predict_seconds * work.num_scored_rows, measured.judge_seconds, measured.line_seconds,
     )  # fmt: skip
 
 
@@ -252,7 +252,9 @@ def _on_target(work: Workload, device: Device, flops: float, traffic: float, mea
     of_bar = flops * FORWARD_SHARE / (work.batch_pieces * work.piece_bars)
     forecasts = windows * of_bar / (device.fp32_flops * ARITHMETIC_SHARE)
     judging = seconds / work.batch_pieces * FORWARD_SHARE
-    return _compute(work, "roofline", flops, traffic, seconds, peak, 0, forecasts, judging)
+    return _compute(
+        work, "roofline", flops, traffic, seconds, peak, 0, forecasts, judging, measured.line_seconds
+    )
 
 
 def _launches(work: Workload) -> int:
@@ -269,10 +271,10 @@ def _launches(work: Workload) -> int:
 
 def _compute(
     work: Workload, basis: str, flops: float, traffic: float, step: float, peak: float, threads: int,
-    forecasts: float, judging: float,
+    forecasts: float, judging: float, line: float,
 ) -> Compute:  # fmt: skip
     of_piece = step / work.batch_pieces
-    epoch = of_piece * work.num_pieces
+    epoch = of_piece * work.num_pieces + line * work.looks
     return Compute(
         basis=basis, flops_per_step=flops, bytes_per_step=traffic, steps_per_epoch=work.num_steps,
         seconds_per_step=step, seconds_per_epoch=epoch,

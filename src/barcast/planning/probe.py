@@ -68,6 +68,8 @@ class Measured:
         Forecasting one row from its window, with all cores at work.
     predict_bytes : int or None
         Memory of the forecasts that are computed at the same time.
+    line_seconds : float
+        Writing a line of the log, once a look: what the process occupies is most of it.
     runtime_bytes : int
         Interpreter and libraries, before any data.
     peak_flops : float
@@ -83,6 +85,7 @@ class Measured:
     judge_seconds: float
     predict_seconds: float
     predict_bytes: int | None
+    line_seconds: float
     runtime_bytes: int
     peak_flops: float
     seconds: float
@@ -124,7 +127,8 @@ def measure(work: Workload) -> Measured:
     """Measure a workload in this process, which should be a fresh one."""
     import torch
 
-    from barcast.training.limits import measure_peaks
+    from barcast.core.memory import tree_pss_bytes
+    from barcast.training.limits import measure_peaks, timed
     from barcast.training.networks import build_network
 
     started, sizes, device = time.perf_counter(), work.sizes, work.train.device
@@ -140,8 +144,9 @@ def measure(work: Workload) -> Measured:
     peak = measure_peaks(work.train, steps["threads"]).flops
     predict_seconds, predict_bytes = _measure_forecasts(work, network, data)
     return Measured(
-        **steps, predict_seconds=predict_seconds, predict_bytes=predict_bytes, runtime_bytes=runtime,
-        peak_flops=peak, seconds=time.perf_counter() - started,
+        **steps, predict_seconds=predict_seconds, predict_bytes=predict_bytes,
+        line_seconds=timed(tree_pss_bytes, "cpu"), runtime_bytes=runtime, peak_flops=peak,
+        seconds=time.perf_counter() - started,
     )  # fmt: skip
 
 
