@@ -29,9 +29,11 @@ VERBS = {
     "features check": ["check_features"],
     "audit": ["run_audit"],
     "plan train": ["plan_train"],
+    "tune": ["tune", "tune_symbol"],
     **{f"fleet {kind}": ["train_fleet", "plan_fleet"] for kind in ("trees", "lstm", "gru")},
     "fleet status": ["fleet_status"],
     "fleet show": ["fleet_symbol"],
+    "fleet cv": ["fleet_cross_validation"],
     "fleet decay": ["fleet_decay"],
     "fleet refresh": ["fleet_refresh"],
     "fleet export": ["fleet_export"],
@@ -90,7 +92,7 @@ def test_what_is_exported_is_what_there_is():
         functions = inspect.getmembers(module, inspect.isfunction)
         verbs |= {name for name, made in functions if made.__module__ == module.__name__ and name[0] != "_"}
     assert set(api.__all__) == verbs
-    assert set(barcast.__all__) == verbs | {"BarcastError", "Workspace"}
+    assert set(barcast.__all__) == verbs | {"BarcastError", "FleetTrainer", "Workspace"}
     for name in verbs:
         verb = getattr(api, name)
         assert verb.__doc__, name

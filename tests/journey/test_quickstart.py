@@ -34,6 +34,14 @@ def test_quickstart_keeps_the_test_sealed_and_its_second_call_finds_the_run_agai
     ]
     assert data["comparisons"][0]["rows"][0]["name"] == {"en": "zero", "zh": "零预测"}
     assert data["test_openings"] == 0 and data["predictions"]["length"] == 5
+    fleet, routed = (
+        next(run for run in runs if run.info["model"] == model and not run.info.get("final"))
+        for model in ("fleet-trees", "routed")
+    )
+    (short,) = [line for line in first.out.splitlines() if "FB" in line and "universal" in line]
+    assert "too short: 0 of 500 training rows" in short
+    for run in (lstm, fleet, routed):
+        assert str(run.path / "report.html") in first.out and (run.path / "report.html").is_file()
     assert _run(["quickstart"], debug=False) == 0
     again = capsys.readouterr()
     assert f"{lstm.name} is there already" in again.err and again.out == first.out

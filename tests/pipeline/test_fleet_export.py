@@ -108,7 +108,7 @@ def test_json_names_what_was_written(place, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("name", "kind", "said"),
-    [(".", "", "is a folder"), ("one.csv", "", "ends"), ("one", "", "ends"), ("one.zip", "onnx", "no such format"),
+    [(".", "", "is a folder"), ("one.csv", "", "ends"), ("one", "", "ends"), ("one.zip", "pmml", "no such format"),
      ("one.zip", "safetensors", "ends safetensors in .safetensors")],
 )  # fmt: skip
 def test_what_is_no_file_of_a_model_is_refused(place, tmp_path, name, kind, said):

@@ -93,7 +93,7 @@ def test_hostile_text_never_becomes_markup():
     assert not [tag for tag, _ in found.elements if tag == "img"]
     assert sum(tag == "script" for tag, _ in found.elements) == 4
     data = json.loads(found.raw["script"][1])
-    assert data["run_id"] == HOSTILE and data["failures"][0]["symbol"] == HOSTILE
+    assert data["run_id"] == HOSTILE and data["failures"]["columns"]["symbol"] == {"all": HOSTILE}
     assert html.escape(HOSTILE) in page.render(hostile_report()).replace("&#34;", "&quot;").replace(
         "&#39;", "&#x27;"
     )

@@ -1,7 +1,5 @@
 """Purged cross-validation over time."""
 
-import json
-
 import hypothesis.strategies as st
 import numpy as np
 import pytest
@@ -11,7 +9,7 @@ from barcast.core.calendar import Calendar
 from barcast.core.errors import LeakError, UsageError
 from barcast.labels import LabelSpec, forward_labels
 from barcast.splits import SegmentPlan, check_disjoint
-from barcast.splits.cross_validation import Fold, purged_folds, split_symbol
+from barcast.splits.cross_validation import Fold, fold_segments, purged_folds
 from tests.labels.builders import ragged_bars
 
 SCHEMES = st.sampled_from(["expanding", "rolling"])
@@ -113,20 +111,34 @@ def test_intraday_folds_are_cut_at_ends_of_days():
         assert fold.train[0] == 0 or days[fold.train[0]] != days[fold.train[0] - 1]
 
 
-def test_a_symbol_too_short_for_a_fold_is_skipped_there_with_a_reason():
-    folds = purged_folds(400, 3, label_sessions=5)
-    session = np.arange(150, 330, dtype=np.int32)  # listed late, delisted early
-    parts = split_symbol(folds, session, session + 5, min_train_rows=40, min_validation_rows=20)
-    assert [bool(part.skipped) for part in parts] == [True, False, False]
-    assert parts[0].skipped == "0 training rows in sessions 0 to 99, at least 40 are needed"
-    assert len(parts[0].train) == len(parts[0].validation) == 0
-    train, validation = folds[1].rows(session, session + 5)
-    np.testing.assert_array_equal(parts[1].train, train)
-    np.testing.assert_array_equal(parts[1].validation, validation)
-    assert session[parts[1].train].max() + 5 < folds[1].validation[0]
-    gone = split_symbol(folds, session[:60], session[:60] + 5, min_train_rows=40)
-    assert gone[2].skipped.startswith("0 validation rows in sessions 300 to 399")
-    assert json.loads(json.dumps([part.plain() for part in parts]))[1]["num_train"] == len(train)
+@settings(max_examples=60, deadline=None)
+@given(ragged_bars(min_sessions=55), st.integers(1, 2), st.integers(1, 2), SCHEMES, st.integers(0, 2))
+def test_parts_of_a_fold_share_no_label(bars, horizon, num_folds, scheme, embargo):
+    labels = forward_labels(bars, LabelSpec(horizons=(horizon,), delay=1, max_wait=5))
+    session, known_at = bars.session, labels.known_at[:, 0]
+    n = len(bars.calendar)
+    cut = {"label_sessions": horizon + 1, "scheme": scheme, "embargo": embargo, "train_share": 0.6}
+    for fold in purged_folds(n, num_folds, **cut):
+        try:
+            segment = fold_segments(n, fold, session, known_at, (0.6, 0.2, 0.2))
+        except UsageError:
+            assume(False)
+        check_disjoint(session, known_at, segment)
+        train, judged = fold.rows(session, known_at)
+        np.testing.assert_array_equal(np.flatnonzero(segment == 3), judged)
+        assert set(np.flatnonzero((segment >= 0) & (segment < 3))) <= set(train)
+        for code in (0, 1):  # the parts follow one another
+            assert session[segment == code].max() < session[segment == code + 1].min()
+
+
+def test_a_fold_is_cut_by_shares_and_purged_inside():
+    session = np.arange(300, dtype=np.int32)
+    (fold,) = purged_folds(300, 1, label_sessions=5, train_share=2 / 3)
+    segment = fold_segments(300, fold, session, session + 5, (0.5, 0.3, 0.2))
+    spans = [np.flatnonzero(segment == code)[[0, -1]].tolist() for code in range(4)]
+    assert spans == [[0, 94], [100, 154], [160, 194], [200, 294]]
+    with pytest.raises(UsageError, match=r"part without a label .*stop 0"):
+        fold_segments(300, fold, session, session + 5, (0.96, 0.02, 0.02))
 
 
 def test_a_fold_says_what_it_is():

@@ -20,6 +20,7 @@ from barcast.api.data import (
     update_data,
 )
 from barcast.api.fleet import fleet_status, fleet_symbol, plan_fleet, retry_failed, route, train_fleet
+from barcast.api.fleet_cv import fleet_cross_validation
 from barcast.api.fleet_stored import fleet_decay, fleet_export, fleet_refresh
 from barcast.api.runs import (
     compare,
@@ -42,6 +43,7 @@ from barcast.api.training import (
     retrain,
     train,
     tune,
+    tune_symbol,
 )
 
 __all__ = [
@@ -58,6 +60,7 @@ __all__ = [
     "facts",
     "failures",
     "feature_sets",
+    "fleet_cross_validation",
     "fleet_decay",
     "fleet_export",
     "fleet_refresh",
@@ -84,5 +87,6 @@ __all__ = [
     "train",
     "train_fleet",
     "tune",
+    "tune_symbol",
     "update_data",
 ]

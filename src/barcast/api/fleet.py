@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from barcast.api.places import Place, place_of
-from barcast.core.errors import UsageError
 from barcast.core.progress import Progress
 
 if TYPE_CHECKING:
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from barcast.pipeline.workflow import TrainedAndCompared
 
 
-_KINDS = ("trees", "lstm", "gru")
 #: Options of ``train_fleet`` that say what a fleet may take.
 _HOW = (
     "budget", "time_per_symbol", "max_memory", "workers", "batch_size", "unit_size", "executor", "address",
@@ -172,11 +170,10 @@ def _asked(
     kind: str, workspace: Place, config: Path | str | None,
     symbol_config: Path | str | Mapping[str, Mapping[str, Any]] | None, options: dict[str, Any], **how: Any,
 ) -> Any:  # fmt: skip
-    from barcast.pipeline.fleet_options import checked_symbol_options, fleet_how, symbol_options
+    from barcast.pipeline.fleet_options import checked_symbol_options, fleet_how, fleet_model, symbol_options
     from barcast.pipeline.settings import resolve
 
-    if kind not in _KINDS:
-        raise UsageError(f"kind={kind!r}: no such fleet", f"choose one of {', '.join(_KINDS)}")
+    model = fleet_model(kind)
     place, unit_size = place_of(workspace), how.pop("unit_size", 0)
     if kind != "trees":
         options["batch_size"], how["batch_size"] = how.pop("batch_size", 0) or None, unit_size
@@ -184,5 +181,5 @@ def _asked(
         options["symbol_options"] = checked_symbol_options(place, symbol_config, "symbol_config")
     elif symbol_config is not None:
         options["symbol_options"] = symbol_options(place, Path(symbol_config))
-    resolved = resolve(place, f"fleet-{kind}", options, None if config is None else Path(config))
+    resolved = resolve(place, model, options, None if config is None else Path(config))
     return place, fleet_how(**how), resolved

@@ -70,14 +70,16 @@ def fleet_refresh(
 def fleet_export(
     symbol: str, to: Path | str, run: str = "", *, workspace: Place = None, kind: str = ""
 ) -> Exported:
-    """Write one symbol's model of a fleet of trees to a file that other programs read.
+    """Write one symbol's model of a fleet to a file that other programs read.
 
     Parameters
     ----------
     to : path
-        ``.zip``: each member in its library's own format; ``.safetensors``: all trees as flat arrays.
+        ``.zip``: each member of an ensemble in its library's own format; ``.safetensors``: all trees, or a
+        network, as arrays; ``.onnx``: the final forecast, weights and calibration included (it needs
+        ``barcast[onnx]``).
     kind : str
-        ``native`` or ``safetensors``; by default as the file ends.
+        ``native``, ``safetensors`` or ``onnx``; by default as the file ends.
 
     Raises
     ------

@@ -10,9 +10,11 @@ from barcast.core.progress import Progress
 
 if TYPE_CHECKING:
     from barcast.pipeline.adapt import Adaptation
+    from barcast.pipeline.quickstart import Quickstarted
     from barcast.pipeline.range_test import RangeTested
     from barcast.pipeline.retrain import Retrained
     from barcast.pipeline.tune import Tuning
+    from barcast.pipeline.tune_symbol import SymbolTuning
     from barcast.pipeline.workflow import TrainedAndCompared
     from barcast.planning.plan import Plan
 
@@ -179,6 +181,52 @@ def tune(
     )
 
 
+def tune_symbol(
+    symbol: str,
+    model: str = "fleet-trees",
+    *,
+    workspace: Place = None,
+    config: Path | str | None = None,
+    trials: int = 30,
+    time_budget: float | None = None,
+    space: Path | str | None = None,
+    write: Path | str | None = None,
+    progress: bool = False,
+    **options: Any,
+) -> SymbolTuning:
+    """Search options of one symbol's own model by its score on its own `stop`; the same call goes on.
+
+    Parameters
+    ----------
+    symbol : str
+        In any spelling.
+    model : str
+        ``fleet-trees``, ``fleet-lstm`` or ``fleet-gru``.
+    config, **options
+        As for :func:`train_fleet`: ``preset``, ``min_rows``, ``hidden_size``, ...
+    trials : int
+        Candidates in all, those of earlier calls included.
+    time_budget : float, optional
+        Minutes after which no trial begins.
+    space : path, optional
+        TOML file of what varies: ``xgboost.max_depth = [2, 3]``, ``lr = { low = 1e-3, high = 1e-2 }``.
+    write : path, optional
+        File of ``--symbol-config`` that gets the best, where its gain is beyond noise.
+
+    Returns
+    -------
+    SymbolTuning
+        ``gain.is_real`` says whether anything is suggested; ``own`` and ``toml`` are what would be.
+    """
+    from barcast.pipeline.tune_symbol import tune_symbol as search
+
+    return search(
+        place_of(workspace), symbol, model, options, Path(config) if config else None,
+        Path(space) if space else None, trials=trials, minutes=time_budget,
+        write=Path(write) if write else None, progress=Progress(progress),
+    )  # fmt: skip
+
+
 def range_test(
     model: str = "lstm",
     *,
@@ -277,8 +325,8 @@ def adapt(
 
 def quickstart(
     *, workspace: Place = "quickstart", fresh: bool = False, progress: bool = True
-) -> TrainedAndCompared:
-    """Go from the bundled sample bars to a trained, compared, predicting model and its report."""
-    from barcast.pipeline.workflow import quickstart as run
+) -> Quickstarted:
+    """Go from the bundled sample bars to a universal model, a model for each symbol, and who serves whom."""
+    from barcast.pipeline.quickstart import quickstart as run
 
     return run(place_of(workspace), fresh=fresh, progress=Progress(progress))

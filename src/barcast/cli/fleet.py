@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from barcast.cli import fleet_stored, fleet_train
+from barcast.cli import fleet_cv, fleet_stored, fleet_train
 from barcast.cli.app_options import JsonOption, QuietOption, WorkspaceOption
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ RunOption = Annotated[str, typer.Option("--run", help="A fleet by name; default:
 _STATUSES = ("done", "failed", "left_out", "pending", "running")
 
 
-for _name, _command in {**fleet_train.COMMANDS, **fleet_stored.COMMANDS}.items():
+for _name, _command in {**fleet_train.COMMANDS, **fleet_stored.COMMANDS, **fleet_cv.COMMANDS}.items():
     app.command(_name)(_command)
 
 
@@ -50,8 +50,15 @@ def _print_status(found: FleetStatus, only: str | None) -> None:
 
     typer.echo(f"{found.run}: " + ", ".join(f"{num:,} {name}" for name, num in found.counts.items() if num))
     presets = ", ".join(f"{num:,} {name}" for name, num in found.presets.items())
+    if found.universal:
+        typer.echo(f"on the residual: forecasts are those of {found.universal}, corrected")
     size = size_text(found.ledger_bytes)
     typer.echo(f"presets: {presets or '-'}; {clock(found.seconds)} of computing, {size} on disk")
+    if found.seconds_left is not None:
+        typer.echo(
+            f"at work: {found.rate:.1f} symbols a second over the last minute, about "
+            f"{clock(found.seconds_left)} left; a worker held at most {size_text(found.memory_bytes)}"
+        )
     if only is not None:
         columns = [("symbol", "left"), ("preset", "left"), ("rows", "right"), ("seconds", "right"),
                    ("tries", "right"), ("reason", "left")]  # fmt: skip
@@ -100,6 +107,8 @@ def _print_symbol(found: FleetSymbol) -> None:
         f"  preset {row.preset}, {row.num_rows:,} training rows, {row.seconds:.2f} s, "
         f"{(row.model_bytes + row.native_bytes) / 1000:.0f} kB, finished {row.finished_at}"
     )
+    for slope in found.slopes:
+        _print_slope(slope)
     if "horizons" not in row.metrics:
         _print_network(row.metrics)
         return
@@ -114,6 +123,17 @@ def _print_symbol(found: FleetSymbol) -> None:
                 f"  own evidence counts {evidence['strength']:.0%}, {evidence['num_rows']} rows in "
                 f"{evidence['num_blocks']} blocks; log score over equal weights {evidence['gain']:+.4f} a row"
             )
+
+
+def _print_slope(found: Mapping[str, Any]) -> None:
+    def number(name: str) -> str:
+        return "-" if found[name] is None else f"{found[name]:+.3f}"
+
+    industry = f"{found['industry'] or 'industry'} {number('industry_slope')}"
+    typer.echo(
+        f"  corrects the universal forecast, times {found['slope']:.3f}: own slope {number('own')}, believed "
+        f"{found['strength']:.0%} (market {number('market_slope')}, {industry})"
+    )
 
 
 def _print_network(found: Mapping[str, Any]) -> None:

@@ -130,10 +130,12 @@ def _print_refreshed(found: Refreshed) -> None:
 
 def export(
     symbol: Annotated[str, typer.Argument(help="A symbol, in any spelling.")],
-    to: Annotated[Path, typer.Option(metavar="FILE", help="FILE.zip (native) or FILE.safetensors.")],
+    to: Annotated[
+        Path, typer.Option(metavar="FILE", help="FILE.zip (native), FILE.safetensors or FILE.onnx.")
+    ],
     run: Annotated[str, typer.Option("--run", help="A fleet by name; default: the newest.")] = "",
     kind: Annotated[
-        str, typer.Option("--format", help="native or safetensors; default: as the file ends.")
+        str, typer.Option("--format", help="native, safetensors or onnx; default: as the file ends.")
     ] = "",
     workspace: WorkspaceOption = None,
     json_output: JsonOption = False,
@@ -149,7 +151,7 @@ def export(
 
 def _print_exported(found: Exported) -> None:
     typer.echo(f"{found.path}: {found.symbol} of {found.run}: {', '.join(found.files)}")
-    typer.echo(f"  reads {', '.join(found.inputs)}; normalised as for the run (barcast.load)")
+    typer.echo(f"  reads {', '.join(found.inputs)}; normalised as for the run")
     if found.booster_inputs != found.inputs:
         typer.echo(f"  files of xgboost and lightgbm read {', '.join(found.booster_inputs)}")
     for how in found.loaded:

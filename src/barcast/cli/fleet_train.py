@@ -48,6 +48,17 @@ def _of_the_call(
     """Declare what a call may take and does; never called."""
 
 
+def _of_residuals(
+    on: Annotated[
+        str | None, typer.Option(help="target (default), or residual: what a universal run leaves.")
+    ] = None,
+    universal: Annotated[
+        str | None, typer.Option(metavar="RUN", help="What --on residual leans on; default: the newest.")
+    ] = None,
+) -> None:
+    """Declare what a fleet learns; never called."""
+
+
 def _of_trees(
     preset: Annotated[
         str | None, typer.Option(help="extreme, fast, standard (default), high or published.")
@@ -63,7 +74,9 @@ def _of_trees(
 
 
 def _of_networks(
-    preset: Annotated[str | None, typer.Option(help="Width: 16, 32, 64 (default), 128x2 or 256x3.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Width: 16, 32, 64 (default), 128x2, 256x3 or auto.")
+    ] = None,
     min_rows: Annotated[
         int | None, typer.Option(help="Fewest training rows of a network of its own (250).")
     ] = None,
@@ -98,7 +111,7 @@ def _command(model: str, declared: Callable[..., None], units: str) -> Callable[
 
     The one called ``units`` says how many symbols a worker gets at a time, and shapes no model.
     """
-    own, data = parameters_of(declared), shared_parameters(*_DATA)
+    own, data = [*parameters_of(declared), *parameters_of(_of_residuals)], shared_parameters(*_DATA)
     flags = [each.name for each in (*own, *data) if each.name != units]
 
     def command(**typed: Any) -> None:
@@ -124,7 +137,7 @@ def _fit(model: str, flags: dict[str, Any], call: dict[str, Any], batch_size: in
         address=call["address"], priority=call["priority"],
     )  # fmt: skip
     resolved = resolve(place, model, flags, call["config"])
-    if model != "fleet-trees":
+    if model != "fleet-trees" or resolved.options.on == "residual":
         keep_freed_memory()
     if call["dry_run"]:
         _plan(place, resolved, how, Progress(enabled=not call["quiet"]), call["json_output"])

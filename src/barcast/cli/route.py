@@ -39,10 +39,18 @@ def route(
     found = route_runs(place, first, second, chosen, progress=Progress(enabled=not quiet))
     if export is not None:
         write_routes(found.routes, export)
-    print_json(found.plain()) if json_output else _print(found, quiet)
+    if json_output:
+        print_json(found.plain())
+        return
+    print_routes(found, with_table=not quiet)
+    typer.echo("decided on `route`, whose scores flatter it; on `test` it is judged once:")
+    typer.echo(f"next: barcast compare {found.run.name} {found.universal} {found.fleet} --open-test")
 
 
-def _print(found: Routed, quiet: bool) -> None:
+def print_routes(found: Routed, *, with_table: bool = True) -> None:
+    """Print how many symbols each model serves, and of some, or of all where they are few, why."""
+    import polars as pl
+
     from barcast.cli.show import table
 
     for horizon, counts in found.counts().items():
@@ -51,15 +59,17 @@ def _print(found: Routed, quiet: bool) -> None:
             f"{found.run.name}, horizon {horizon}: {counts.get('dedicated', 0):,} of {total:,} symbols are "
             f"served by {found.fleet}, the others by {found.universal}"
         )
-    if not quiet:
-        best = found.routes.filter(decision="dedicated").sort("posterior_mean", descending=True).head(_SHOWN)
-        rest = found.routes.filter(decision="universal").sort("probability", descending=True, nulls_last=True)
+    if with_table:
+        best, rest = (
+            found.routes.filter(decision=server).sort(by, descending=True, nulls_last=True)
+            for server, by in (("dedicated", "posterior_mean"), ("universal", "probability"))
+        )
+        if len(found.routes) > 2 * _SHOWN:
+            best, rest = best.head(_SHOWN), rest.head(_SHOWN - min(len(best), _SHOWN) // 2)
         columns = [("symbol", "left"), ("horizon", "right"), ("served by", "left"), ("gain", "right"),
                    ("expected", "right"), ("P(gain)", "right"), ("why", "left")]  # fmt: skip
-        lines = [*best.iter_rows(named=True), *rest.head(_SHOWN - len(best) // 2).iter_rows(named=True)]
+        lines = pl.concat([best, rest]).iter_rows(named=True)
         table("who serves whom", columns, [_row(line) for line in lines])
-    typer.echo("decided on `route`, whose scores flatter it; on `test` it is judged once:")
-    typer.echo(f"next: barcast compare {found.run.name} {found.universal} {found.fleet} --open-test")
 
 
 def _row(line: dict[str, object]) -> tuple[str, ...]:

@@ -118,7 +118,10 @@ def print_forecasts(forecasts: Forecasts | BarcastError, limit: int) -> None:
         return
     for horizon, end in forecasts.for_sessions.items():
         _print_horizon(forecasts, horizon, end, limit)
-    kind = f"the refit of {forecasts.parent} on everything known" if forecasts.parent else "not refitted"
+    if "routed" in forecasts.table["model"]:
+        kind = "each symbol by the run that serves it"
+    else:
+        kind = f"the refit of {forecasts.parent} on everything known" if forecasts.parent else "not refitted"
     known = f"taught by labels known until {forecasts.taught_until}"
     if forecasts.chosen_until > forecasts.taught_until:
         known += f", chosen and calibrated by labels known until {forecasts.chosen_until}"

@@ -12,7 +12,10 @@ from barcast.cli.app_options import JsonOption, QuietOption, WorkspaceOption
 from barcast.cli.run_options import with_run_options
 
 if TYPE_CHECKING:
+    from barcast.core.progress import Progress
+    from barcast.core.workspace import Workspace
     from barcast.pipeline.tune import Tuning
+    from barcast.pipeline.tune_symbol import SymbolTuning
 
 
 @with_run_options
@@ -22,6 +25,17 @@ def tune(
     config: Path | None,
     flags: dict[str, Any],
     workspace: WorkspaceOption = None,
+    symbol: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SYMBOL", help="Search its own model: fleet-trees (default), fleet-lstm, fleet-gru."
+        ),
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help="Of --symbol: the preset of the fleet.")] = None,
+    write: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Of --symbol: put what is worth it into this --symbol-config."),
+    ] = None,
     trials: Annotated[int, typer.Option(help="Candidates in all, those of earlier calls included.")] = 30,
     time_budget: Annotated[
         float | None, typer.Option(metavar="MINUTES", help="Begin no trial later than this.")
@@ -53,6 +67,15 @@ def tune(
     place = Workspace.find(workspace)
     progress = Progress(enabled=not quiet)
     keep_freed_memory()
+    if symbol is not None:
+        if parallel > 1:
+            raise UsageError("the fits of one symbol take turns", "leave --parallel out")
+        asked = (place, symbol, model or "fleet-trees", {**flags, "preset": preset}, config, space)
+        how = {"trials": trials, "minutes": time_budget, "write": write}
+        _tune_symbol(*asked, progress, how, (list_space, dry_run, json_output))
+        return
+    if preset is not None or write is not None:
+        raise UsageError("--preset and --write are read by a search for one symbol", "--symbol 600519.SH")
     resolved, varied = plan_search(
         place, model or "lstm", flags, config, space, compare_sizes=not (list_space or dry_run),
         progress=progress,
@@ -75,6 +98,61 @@ def tune(
             place, resolved, varied, trials=trials, minutes=time_budget, parallel=parallel, progress=progress
         )
     print_json(done.plain()) if json_output else _print(done, quiet)
+
+
+def _tune_symbol(
+    place: Workspace, symbol: str, model: str, flags: dict[str, Any], config: Path | None,
+    space: Path | None, progress: Progress, how: dict[str, Any], wanted: tuple[bool, bool, bool],
+) -> None:  # fmt: skip
+    """Search for one symbol; ``wanted``: the space alone, what would be searched alone, JSON."""
+    from barcast.cli.show import print_json
+    from barcast.core.interruption import resumed_by, signals_taken
+    from barcast.core.runs import command_line
+    from barcast.pipeline.tune_symbol import ready_to_search, tune_symbol
+
+    list_space, dry_run, as_json = wanted
+    if list_space or dry_run:
+        ready = ready_to_search(place, symbol, model, flags, config, space, progress)
+        varies = ready.space.plain()
+        if as_json:
+            print_json(varies if list_space else {"tune": ready.name(place), "space": varies})
+            return
+        if dry_run:
+            typer.echo(f"{ready.name(place)} varies:")
+        typer.echo(ready.space.to_toml(), nl=False)
+        return
+    with signals_taken(), resumed_by(command_line()):
+        done = tune_symbol(place, symbol, model, flags, config, space, progress=progress, **how)
+    print_json(done.plain()) if as_json else _print_symbol(done, progress.enabled)
+
+
+def _print_symbol(done: SymbolTuning, shows_trials: bool) -> None:
+    """Print the trials, the best beside the default, how noisy that is, and what is suggested."""
+    from barcast.cli.show import table
+    from barcast.core.texts import counted
+
+    gain = done.gain
+    if shows_trials:
+        columns = [("trial", "right"), ("state", "left"), ("stop score", "right"), ("seconds", "right"),
+                   ("options", "left")]  # fmt: skip
+        table(done.path.name, columns, [_row(record) for record in done.trials])
+    typer.echo(
+        f"{done.symbol}: best of {counted(done.num_trials, 'trial')} on its own `stop`: R2 {gain.best:+.4f}, "
+        f"the default's {gain.default:+.4f}"
+    )
+    typer.echo(
+        f"  gain {gain.gain:+.4f}; noise up to {gain.noise:.4f}: the best of so many trials, on "
+        f"{counted(gain.num_blocks, 'block')} of sessions (standard error {gain.standard_error:.4f}), and "
+        f"fits by other seeds differ by {gain.luck:.4f}"
+    )
+    if not gain.is_real:
+        typer.echo("  that is within noise: nothing is suggested")
+        return
+    typer.echo(f"\n{done.toml}", nl=False)
+    file = done.written or "FILE"
+    kind = done.model.removeprefix("fleet-")
+    said = f"written to {done.written}; " if done.written else f"--write {file} puts it there; "
+    typer.echo(f"\n{said}next: barcast fleet {kind} --symbol-config {file}")
 
 
 def _describe(found: dict[str, Any], space: str) -> None:
@@ -113,6 +191,8 @@ def _row(record: Any) -> tuple[str, ...]:
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, list) and value and isinstance(value[0], str):  # columns: brackets would be markup
+        return f"{len(value)} columns: {' '.join(value)}"
     if isinstance(value, list):
         return f"[{', '.join(map(_short, value))}]"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -18,7 +18,7 @@ from __future__ import annotations
 import numpy as np
 
 from barcast.core.arrays import F32, F64, I32, I64
-from barcast.features.compilation import kernel
+from barcast.core.compilation import kernel
 
 TOTAL, MEAN, EXPONENTIAL, SPREAD, SKEW, FIT, CORRELATION, HIGHEST, LAST_HIGHEST = range(9)
 

@@ -196,6 +196,7 @@ class Driver:
             if not floor.flights or floor.is_over:
                 return
             self._learn(floor.wait())
+            floor.show()
 
     def _unit(self, members: Sequence[int], preset: str) -> Unit:
         """Make a unit of the first member and those that may share it."""
@@ -207,6 +208,8 @@ class Driver:
         """Return whether one more unit may begin now, by what the shorter ones took."""
         at_work, own = len(self._floor.flights) + num_more, self._points(preset)
         rows = self._job.candidates.rows[list(members)]
+        if not own and self._limits.max_memory is None and self._limits.budget is None:
+            return at_work < self._floor.num_workers
         if not own:
             fits = self._floor.most_units(self._first_bytes(preset, int(rows.max()))) > 0
             return at_work == 0 and self._floor.seconds_left > 0 and fits

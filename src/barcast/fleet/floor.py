@@ -13,20 +13,23 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from barcast.core.interruption import end_if_asked, is_asked_to_end
-from barcast.core.progress import Progress
+from barcast.core.progress import Progress, clock
 from barcast.fleet.budget import Candidates
 from barcast.fleet.calibrate import Measured
 from barcast.fleet.executors.base import Executor, Finished
-from barcast.fleet.limits import Limits, room_bytes, workers_that_fit
+from barcast.fleet.limits import Limits, room_bytes, size_text, workers_that_fit
 from barcast.fleet.work import SymbolResult, Unit
 
 #: The budget may be overshot by 5 %; what is at work a little before is cut off: workers take time to end.
 CUT = 0.045
 #: Nothing begins beside other work while this share of the memory is taken.
 FULL = 0.95
-#: Seconds: between two looks for a signal, and at memory; until what is at work at a signal is given up; so
-#: close to a moment is there.
-LOOK, SAMPLE, GRACE, CLOSE = 0.25, 1.0, 10.0, 0.001
+#: Seconds: between two looks for a signal; until what is at work at a signal is given up; so close to a
+#: moment is there.
+LOOK, GRACE, CLOSE = 0.25, 10.0, 0.001
+#: Seconds between two looks at memory, where it is limited and where it is only told: a look takes 10 ms a
+#: gigabyte, and holds up those who are looked at.
+WATCHED, TOLD = 1.0, 10.0
 #: Attempts at a unit whose worker dies.
 MOST_ATTEMPTS = 2
 DIED = "worker died (killed or out of memory)"
@@ -253,6 +256,24 @@ class Floor:
         self.peak = max(self.peak, self.now_bytes)
         return self.now_bytes
 
+    def show(self, ahead: Callable[[], float] | None = None) -> None:
+        """Show how many are done, how fast, what is at work, memory, failures, and the time left.
+
+        Parameters
+        ----------
+        ahead : callable, optional
+            Gives the seconds that are left; asked only where the line is shown.
+        """
+        if not self.progress.due():
+            return
+        num, total = len(self.results), len(self.job.candidates.symbols)
+        failed = sum(each.status == "failed" for each in self.results.values())
+        left = f"  {clock(ahead())} left" if ahead is not None else ""
+        self.progress.step(
+            f"{num:,}/{total:,} symbols  {num / max(self.spent, 1e-9):.1f}/s  {len(self.flights)} at work  "
+            f"{size_text(self.now_bytes)}  {failed:,} failed{left}"
+        )
+
     def turn(self, units: Sequence[Unit]) -> None:
         """Keep what has finished and begin these units, in one transaction; then hand them over."""
         if self._unsaved or units:
@@ -280,7 +301,7 @@ class Floor:
         if is_asked_to_end():
             self._end()
         landed = self._collect(max(min(LOOK, self._until_cut), 0.0))
-        if self.clock() - self._sampled >= SAMPLE:
+        if self.clock() - self._sampled >= (TOLD if self.job.limits.max_memory is None else WATCHED):
             self.look_at_memory()
         return landed
 

@@ -250,6 +250,12 @@ class Ledger:
             for symbol in symbols:
                 self._await(self.row(symbol), ASKED_AGAIN)
 
+    def forget(self, symbols: Sequence[str]) -> None:
+        """Drop symbols, their models and what was pooled of them."""
+        with self.together():
+            for symbol in symbols:
+                self._write("DELETE FROM symbols WHERE symbol = ?", symbol)
+
     # -- what belongs to the fleet -------------------------------------------------------------------------
 
     def set_meta(self, values: Mapping[str, Any]) -> None:

@@ -8,11 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from barcast.core.arrays import F64
-from barcast.core.progress import clock
 from barcast.fleet.budget import Plan
 from barcast.fleet.calibrate import Overhead, Pace
 from barcast.fleet.floor import CUT, Floor, Landed
-from barcast.fleet.limits import size_text
 from barcast.fleet.queue import Queue
 from barcast.fleet.work import Unit
 
@@ -102,16 +100,7 @@ class _Run:
         self._queue.set(rung, self._cost[np.maximum(rung, 0), np.arange(len(rung))])
 
     def _show(self) -> None:
-        floor = self._floor
-        if not floor.progress.due():
-            return
-        num, total = len(floor.results), len(self._job.candidates.symbols)
-        failed = sum(each.status == "failed" for each in floor.results.values())
-        ahead = (self._queue.seconds_left + self._busy()) / self._num_workers
-        floor.progress.step(
-            f"{num:,}/{total:,} symbols  {num / max(floor.spent, 1e-9):.1f}/s  {len(floor.flights)} at work  "
-            f"{size_text(floor.look_at_memory())}  {failed:,} failed  {clock(ahead)} left"
-        )
+        self._floor.show(lambda: (self._queue.seconds_left + self._busy()) / self._num_workers)
 
     # --- who is next -------------------------------------------------------------------------------------
 

@@ -13,6 +13,14 @@ from barcast.core.errors import UsageError
 from barcast.models.registry import register
 
 
+def _check_universal(table: str, on: str, universal: str) -> None:
+    if universal and on == "target":
+        raise UsageError(
+            f"[{table}] `universal` names what a residual fleet leans on, and this one learns the target",
+            "--on residual; or leave `universal` out",
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class FleetTreesConfig:
     """Options of an ensemble a symbol: random forest, XGBoost and LightGBM, averaged by their evidence."""
@@ -27,8 +35,13 @@ class FleetTreesConfig:
     lightgbm: dict[str, Any] = field(default_factory=dict)
     symbol_options: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What differs for single symbols: a table a symbol (``--symbol-config``)."""
+    on: Literal["target", "residual"] = "target"
+    """``residual``: models learn what a universal run leaves, and are added to it as far as believed."""
+    universal: str = ""
+    """Of a residual fleet the universal run; empty: the newest that learned the same rows and target."""
 
     def __post_init__(self) -> None:
+        _check_universal("fleet-trees", self.on, self.universal)
         if self.min_rows < 2:
             raise UsageError(
                 f"[fleet-trees] `min_rows` must be at least 2, got {self.min_rows}", "left out, it is 500"
@@ -39,8 +52,9 @@ class FleetTreesConfig:
 class FleetNetworksConfig:
     """Options of a recurrent network a symbol."""
 
-    preset: Literal["16", "32", "64", "128x2", "256x3"] = "64"
-    """Width, and layers where there are several; a budget gives narrower ones to some symbols."""
+    preset: Literal["16", "32", "64", "128x2", "256x3", "auto"] = "64"
+    """Width, and layers where there are several; a budget gives narrower ones to some symbols. ``auto``:
+    chosen on `stop` by a sample of symbols, before a run begins."""
     min_rows: int = 250
     """Fewest training rows of a symbol that gets a network of its own."""
     hidden_size: int = 0
@@ -65,6 +79,13 @@ class FleetNetworksConfig:
     """Of AdamW."""
     symbol_options: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What differs for single symbols: a table a symbol (``--symbol-config``)."""
+    on: Literal["target", "residual"] = "target"
+    """``residual``: networks learn what a universal run leaves, and are added to it as far as believed."""
+    universal: str = ""
+    """Of a residual fleet the universal run; empty: the newest that learned the same rows and target."""
+
+    def __post_init__(self) -> None:
+        _check_universal("fleet networks", self.on, self.universal)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,7 @@ from barcast.core.champion import (
 from barcast.core.errors import RunError, StoreBusyError
 from barcast.core.runs import RunFolder, command_to_type, open_run
 from barcast.core.workspace import Workspace
+from barcast.pipeline.fleet_universal import recorded_universal
 from barcast.pipeline.load import load_model
 from barcast.pipeline.predict import newest_run, refits_of
 from barcast.pipeline.record import check_market, known_until
@@ -143,14 +144,15 @@ def check_can_serve(workspace: Workspace, run: RunFolder) -> None:
     Raises
     ------
     RunError
-        When it is not finished or not among the workspace's runs, when its weights or state are missing or
-        damaged, when it was trained on another market or frequency, or when the store no longer holds its
-        symbols.
+        When it is not finished or not among the workspace's runs, when its weights or state, or the run that
+        it corrects, are missing or damaged, when it was trained on another market or frequency, or when the
+        store no longer holds its symbols.
     """
     if run.path.resolve().parent != workspace.runs.resolve():
         raise RunError(f"{run.path} is no run of {workspace.root}", "name one of its own: barcast runs")
     check_done(run)
     load_model(run, from_run(run.read("config.json")), run.read("state.json"))
+    recorded_universal(workspace, run)
     check_market(workspace, run)
     universe = set(run.read("state.json")["universe"])
     held = len(universe & set(MarketStore.open(workspace.market).symbols()))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
-from barcast.core.arrays import F32, F64, I64, Bools
+from barcast.core.arrays import F32, F64, I8, I64, Bools
 from barcast.core.bars import Bars
 from barcast.core.errors import DataError, UsageError
 from barcast.core.memory import give_back
@@ -162,9 +163,7 @@ def build_dataset(
             "without a target (are all prices equal?)",
             "barcast data check; give more history, or another --target",
         )
-    taught = np.isin(np.arange(market.bars.num_symbols), market.bars.symbol_of_row[teach])
-    vocabulary = tuple(market.bars.symbols[position] for position in np.flatnonzero(taught))
-    known = vocabularies(attributes or {}, taught)
+    identity = _identity(market.bars, teach, attributes or {})
     give_back()
     panel = make_panel(market.bars, features, workspace, market.data_digest)
     scaler = None
@@ -177,12 +176,42 @@ def build_dataset(
         inputs=normalised(panel, market.bars, features, scaler, everyone),
         target=target,
         target_name=target_name,
-        vocabulary=vocabulary,
-        embedding=identity_codes(embedding_index(market.bars.symbols, vocabulary), attributes or {}, known),
         scaler=scaler,
         teach=teach,
-        attributes=known,
+        **identity,
     )
+
+
+def taught_by(dataset: Dataset, teach: Bools, attributes: Values) -> Dataset:
+    """Return a dataset in which other rows (R,) teach: only symbols among them have an identity of their own.
+
+    ``attributes`` are those that `build_dataset` was given.
+    """
+    return replace(dataset, teach=teach, **_identity(dataset.market.bars, teach, attributes))
+
+
+def _identity(bars: Bars, teach: Bools, attributes: Values) -> dict[str, Any]:
+    """Return vocabularies of the symbols that teach, and everybody's places in them."""
+    taught = np.isin(np.arange(bars.num_symbols), bars.symbol_of_row[teach])
+    vocabulary = tuple(bars.symbols[position] for position in np.flatnonzero(taught))
+    known = vocabularies(attributes, taught)
+    embedding = identity_codes(embedding_index(bars.symbols, vocabulary), attributes, known)
+    return {"vocabulary": vocabulary, "embedding": embedding, "attributes": known}
+
+
+def recut(dataset: Dataset, workspace: Workspace, segment: I8) -> Dataset:
+    """Return a dataset whose rows are cut otherwise (R,), and what was fitted on `fit` is fitted anew.
+
+    The vocabulary stays: models that read one symbol have none.
+    """
+    market = replace(dataset.market, segment=segment)
+    inputs, scaler = dataset.inputs, dataset.scaler
+    if scaler is not None:
+        panel = make_panel(market.bars, dataset.features, workspace, market.data_digest)
+        scaler = FittedScaler.fit(panel.values, market.rows_of("fit") & ~_held_rows(market))
+        inputs = scaler.transform(panel.values)
+    teach = teaching_rows(market, dataset.target)
+    return replace(dataset, market=market, inputs=inputs, scaler=scaler, teach=teach)
 
 
 def normalised(
@@ -223,14 +252,20 @@ def make_target(market: Market) -> tuple[F32, str]:
 
     A rank has unit variance; a direction is -1 or 1; quantiles are of the volatility-scaled return.
     """
-    name = market.config.target
-    if name == "auto":
-        name = "volatility_scaled" if market.small_universe else "rank"
+    name = target_name(market)
     learned = "volatility_scaled" if name == "quantiles" else name
     value = build_target(TargetSpec(name=learned), market.bars, market.labels).value
     if name == "direction":
         value = 2.0 * value - 1.0  # a score of 0 is no opinion, whatever kind of model gives it
     return value.astype(np.float32), name
+
+
+def target_name(market: Market) -> str:
+    """Return what is learned, ``auto`` resolved."""
+    name: str = market.config.target
+    if name == "auto":
+        name = "volatility_scaled" if market.small_universe else "rank"
+    return name
 
 
 def embedding_index(symbols: tuple[str, ...], vocabulary: tuple[str, ...]) -> I64:

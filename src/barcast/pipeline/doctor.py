@@ -103,7 +103,7 @@ def _malloc() -> Finding:
 
 
 def _kernels() -> Finding:
-    from barcast.features.compilation import CACHED, ENVIRONMENT_VARIABLE
+    from barcast.core.compilation import CACHED, ENVIRONMENT_VARIABLE
 
     folder = os.environ.get(ENVIRONMENT_VARIABLE, "")
     if not CACHED:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from barcast.core.arrays import F32, I64, Bools
+from barcast.core.arrays import F32, F64, I64, Bools
 from barcast.core.progress import Progress, clock
 from barcast.core.runs import RunFolder
 from barcast.models.heads import PLAIN, Head, head_of
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from barcast.models.network import Sizes
     from barcast.pipeline.fleet import FleetHow
+    from barcast.pipeline.fleet_residual import Residual
     from barcast.pipeline.warm import WarmSource
     from barcast.training.config import TrainConfig
     from barcast.training.loop import FitResult
@@ -53,15 +55,15 @@ class Outcome:
 def fit_model(
     entry: ModelEntry, config: RunConfig, dataset: Dataset, run: RunFolder, progress: Progress,
     *, parent: RunFolder | None = None, warm: WarmSource | None = None, profile: bool = False,
-    fleet: FleetHow | None = None,
+    fleet: FleetHow | None = None, residual: Residual | None = None,
 ) -> Outcome:  # fmt: skip
     """Fit a tabular model or a fleet, or train a network; with ``parent`` refit it, all that was chosen kept.
 
     ``warm`` is where a network's first weights come from, by default chance; ``fleet`` is what a fleet may
-    take.
+    take, and ``residual`` what it learns where that is not the target.
     """
     if entry.kind == "fleet":
-        return _fit_fleet(config, dataset, run, progress, parent, fleet)
+        return _fit_fleet(config, dataset, run, progress, parent, fleet, residual)
     if entry.kind == "tabular":
         return _fit_tabular(entry, config, dataset, run, progress, parent)
     return _fit_network(entry, config, dataset, run, progress, parent, warm, profile=profile)
@@ -97,19 +99,23 @@ def _fit_tabular(
 
 def _fit_fleet(
     config: RunConfig, dataset: Dataset, run: RunFolder, progress: Progress, parent: RunFolder | None,
-    how: FleetHow | None,
+    how: FleetHow | None, residual: Residual | None,
 ) -> Outcome:  # fmt: skip
     from barcast.pipeline.fleet import FleetHow, fit_fleet
 
-    fitted = fit_fleet(config, dataset, run, progress, how or FleetHow(), parent)
+    learned = dataset if residual is None else residual.learned
+    fitted = fit_fleet(config, learned, run, progress, how or FleetHow(), parent)
     facts = fitted.facts
+    predict: Callable[[I64], F64] = partial(fitted.predict, dataset)
+    if residual is not None:
+        predict = residual.conclude(run, predict)
     if parent is None:
         stop = dataset.rows_to_judge("stop")
-        scores = fitted.predict(dataset, stop)
+        scores = predict(stop)
         served = np.isfinite(scores).all(axis=1)
         score = dataset.stop_score()(stop[served], scores[served])
         facts = {**facts, "best_score": score if np.isfinite(score) else None}
-    return Outcome(lambda rows: fitted.predict(dataset, rows), facts)
+    return Outcome(predict, facts)
 
 
 def _fit_network(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,15 +26,14 @@ from barcast.fleet.limits import Limits
 from barcast.fleet.work import FitSource
 from barcast.pipeline.dataset import Dataset
 from barcast.pipeline.fleet_engine import Engine, Served, checked_features, engine_of
+from barcast.pipeline.fleet_lessons import Lessons, lessons_of
 from barcast.pipeline.fleet_rows import (
     NOT_EVALUATED,
     candidates_of,
     check_symbols,
-    fleet_data,
     rows_digests,
     rows_for_workers,
     rows_to_serve,
-    values_of,
     waits,
 )
 from barcast.pipeline.settings import RunConfig
@@ -107,8 +106,16 @@ def fit_fleet(
     ResourceError
         When the memory allowed holds not even one worker.
     """
+    return fit_lessons(config, lessons_of(dataset, how.priority), run, progress, how, parent)
+
+
+def fit_lessons(
+    config: RunConfig, lessons: Lessons, run: RunFolder, progress: Progress, how: FleetHow,
+    parent: RunFolder | None = None,
+) -> Fitted:  # fmt: skip
+    """Fit a fleet on rows wherever they come from; otherwise as :func:`fit_fleet`."""
     started = time.perf_counter()
-    with _ready_to_fit(config, dataset, run, progress, how, parent) as (ledger, evaluated, data, drivers):
+    with _ready_to_fit(config, lessons, run, progress, how, parent) as (ledger, evaluated, drivers):
         for driver in drivers:
             driver.calibrate()
             plan = driver.plan()
@@ -118,7 +125,7 @@ def fit_fleet(
             driver.close()
         if not ledger.counts()["done"]:
             raise _nothing_fitted(ledger)
-        served = engine_of(config.model).conclude(ledger, evaluated, data, dataset, run, progress)
+        served = engine_of(config.model).conclude(ledger, evaluated, lessons, run, progress)
         return Fitted(served, _facts(ledger, time.perf_counter() - started))
 
 
@@ -126,7 +133,8 @@ def plan_fits(
     config: RunConfig, dataset: Dataset, run: RunFolder, progress: Progress, how: FleetHow
 ) -> list[Plan]:
     """Fit only what measures the presets, and return the plan of the rest."""
-    with _ready_to_fit(config, dataset, run, progress, how, None) as (_, _, _, drivers):
+    lessons = lessons_of(dataset, how.priority)
+    with _ready_to_fit(config, lessons, run, progress, how, None) as (_, _, drivers):
         plans = []
         for driver in drivers:
             driver.calibrate()
@@ -142,22 +150,22 @@ def has_more_to_fit(run: RunFolder) -> bool:
 
 @contextmanager
 def _ready_to_fit(
-    config: RunConfig, dataset: Dataset, run: RunFolder, progress: Progress, how: FleetHow,
+    config: RunConfig, lessons: Lessons, run: RunFolder, progress: Progress, how: FleetHow,
     parent: RunFolder | None,
-) -> Iterator[tuple[Ledger, Ledger | None, FleetData, list[Driver]]]:  # fmt: skip
+) -> Iterator[tuple[Ledger, Ledger | None, list[Driver]]]:  # fmt: skip
     """Open ledgers, put the rows where workers find them, and make a driver for each job that is left."""
-    data, engine = fleet_data(dataset), engine_of(config.model)
+    engine = engine_of(config.model)
     with ExitStack() as held:
         ledger = held.enter_context(Ledger.create(run.fleet / LEDGER))
         evaluated = held.enter_context(Ledger.open(parent.fleet / LEDGER)) if parent else None
-        jobs = _jobs(engine, ledger, data, dataset, config.options, how, evaluated, progress)
-        folder = held.enter_context(rows_for_workers(data, run.fleet / "rows"))
+        jobs = _jobs(engine, ledger, lessons, config.options, how, evaluated, progress)
+        folder = held.enter_context(rows_for_workers(lessons.data, run.fleet / "rows"))
         source = engine.source(config, folder, run, in_workers=how.executor != "serial")
         workers = _workers(source, how, engine)
         drivers = [Driver(ledger, workers, job, progress=progress) for job in jobs]
         for driver in drivers:
             held.callback(driver.close)
-        yield ledger, evaluated, data, drivers
+        yield ledger, evaluated, drivers
 
 
 def check_options(config: RunConfig, dataset: Dataset) -> None:
@@ -168,23 +176,30 @@ def check_options(config: RunConfig, dataset: Dataset) -> None:
     UsageError
         With the symbol, and the nearest known name.
     """
+    features = dataset.features
+    check_own_options(config, dataset.market.bars.symbols, features.names, features.name)
+
+
+def check_own_options(config: RunConfig, symbols: Sequence[str], columns: Sequence[str], source: str) -> None:
+    """Refuse options of a fleet as :func:`check_options` does, by the names of its symbols and columns."""
     engine, options = engine_of(config.model), config.options
-    check_symbols(dataset.market.bars.symbols, options.symbol_options, "--symbol-config")
+    check_symbols(symbols, options.symbol_options, "--symbol-config")
     for symbol in options.symbol_options:
-        _own_options(engine, options, dataset, symbol)
+        _own_options(engine, options, columns, source, symbol)
     engine.check(options, {})
 
 
 def _jobs(
-    engine: Engine, ledger: Ledger, data: FleetData, dataset: Dataset, options: Any, how: FleetHow,
+    engine: Engine, ledger: Ledger, lessons: Lessons, options: Any, how: FleetHow,
     evaluated: Ledger | None, progress: Progress,
 ) -> list[Job]:  # fmt: skip
     """Write down what is wanted, and return what is left to do: one job, or of a refit one a preset."""
+    data, named = lessons.data, (lessons.columns, lessons.source)
     chosen = {row.symbol: row for row in evaluated.rows(status=["done"])} if evaluated is not None else {}
     overrides = {
         symbol: {**engine.kept(chosen[symbol].metrics), **own} if symbol in chosen else own
         for symbol in data.symbols
-        if (own := _own_options(engine, options, dataset, symbol)) or symbol in chosen
+        if (own := _own_options(engine, options, *named, symbol)) or symbol in chosen
     }
     presets = {symbol: row.preset for symbol, row in chosen.items()}
     short = engine.too_short(data, options, overrides, refits=evaluated is not None)
@@ -194,13 +209,13 @@ def _jobs(
             symbol: told.get(symbol) or NOT_EVALUATED for symbol in data.symbols if symbol not in chosen
         }
     ladder = engine.ladder(options)
-    wanted = _wanted(data, ladder[-1], engine.shared(options), overrides, presets)
+    shared = {**engine.shared(options), **lessons.shaped_by}
+    wanted = _wanted(data, ladder[-1], shared, overrides, presets)
     plan = ledger.plan([each for each in wanted if how.only is None or each.symbol in how.only])
     ledger.leave_out({each.symbol: short[each.symbol] for each in plan.todo if each.symbol in short})
     todo = [each for each in plan.todo if each.symbol not in short]
     _say(plan.done, todo, short, progress)
     known = [Measured.of_row(row) for row in ledger.rows(status=["done"])]
-    value = values_of(dataset, how.priority)
     groups: dict[tuple[str, ...], list[Planned]] = {}
     for each in todo:
         own_ladder = (presets[each.symbol],) if each.symbol in presets else ladder
@@ -208,7 +223,7 @@ def _jobs(
     size = engine.unit_size if engine.unit_size == 1 else how.batch_size or engine.unit_size
     return [
         Job(
-            candidates_of(data, value, {each.symbol: each.position for each in group}), rungs,
+            candidates_of(data, lessons.value, {each.symbol: each.position for each in group}), rungs,
             how.limits, batch_size=size, overrides=overrides, mixed=engine.unit_size > 1, known=known,
             attempts={each.symbol: each.attempts for each in group},
         )
@@ -216,7 +231,9 @@ def _jobs(
     ]  # fmt: skip
 
 
-def _own_options(engine: Engine, options: Any, dataset: Dataset, symbol: str) -> dict[str, Any]:
+def _own_options(
+    engine: Engine, options: Any, columns: Sequence[str], source: str, symbol: str
+) -> dict[str, Any]:
     """Return the overrides of a symbol as the fit reads them: features by position.
 
     Raises
@@ -224,7 +241,7 @@ def _own_options(engine: Engine, options: Any, dataset: Dataset, symbol: str) ->
     UsageError
         On an option that there is not, or a feature that the rows do not have.
     """
-    own = checked_features(options.symbol_options.get(symbol, {}), dataset, symbol)
+    own = checked_features(options.symbol_options.get(symbol, {}), columns, source, symbol)
     if own:
         engine.check(options, own)
     return own

@@ -38,7 +38,8 @@ from barcast.labels import Labels, LabelSpec, forward_labels, trailing_volatilit
 from barcast.pipeline.attributes import attribute_values, known_attributes
 from barcast.pipeline.compare import test_was_seen
 from barcast.pipeline.dataset import make_panel, normalised, run_features
-from barcast.pipeline.fleet_rows import TURNOVER_BARS
+from barcast.pipeline.fleet_rows import TURNOVER_BARS, rows_of_table
+from barcast.pipeline.fleet_universal import refuse_residual
 from barcast.pipeline.fleet_verbs import fleet_run
 from barcast.pipeline.market import VOLATILITY_BARS, load_bars
 from barcast.pipeline.predict import output_rows, run_head, serving_run
@@ -148,6 +149,7 @@ def fleet_decay(
     progress = progress or Progress(enabled=False)
     run = stored_fleet(workspace, name)
     check_market(workspace, run)
+    refuse_residual(run, "follow a plain fleet: barcast fleet decay --run RUN")
     evaluated = open_run(workspace, str(run.info.get("parent", run.name)))
     config = from_run(run.read("config.json"))
     progress.note(f"reading the store: what came since {run.name} was trained")
@@ -286,7 +288,7 @@ class _Followed:
         table = pl.concat(
             [read_predictions(evaluated.predictions, segment=name, horizon=horizon) for name in segments]
         )
-        rows = _rows_of(self.bars, table)
+        rows = rows_of_table(self.bars, table)
         here = rows >= 0
         here[here] = self.usable[rows[here]] & (self.bars.session[rows[here]] < self.first)
         return self.forecasts(rows[here], table["score"].to_numpy()[here], h)
@@ -325,18 +327,6 @@ class _Followed:
         reference = InputReference.of(self.features.names, read[fit], session[fit], valid[fit])
         memory = max(self.features.max_warmup, 1)
         return input_psi(reference, read[since], session[since], valid[since], memory=memory)
-
-
-def _rows_of(bars: Bars, table: pl.DataFrame) -> I64:
-    """Return the row of each line's symbol and time, -1 where the bars have none."""
-    times, num = bars.calendar.times.astype("datetime64[us]"), len(bars.calendar)
-    place = {symbol: position for position, symbol in enumerate(bars.symbols)}
-    symbol = np.array([place.get(name, -1) for name in table["symbol"]], np.int64)
-    time = table["time"].to_numpy()
-    session = np.minimum(np.searchsorted(times, time), num - 1)
-    key, wanted = bars.symbol_of_row.astype(np.int64) * num + bars.session, symbol * num + session
-    row = np.minimum(np.searchsorted(key, wanted), len(key) - 1)
-    return np.where((symbol >= 0) & (times[session] == time) & (key[row] == wanted), row, -1)
 
 
 def _reports(

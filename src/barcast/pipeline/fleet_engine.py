@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -12,10 +12,10 @@ from barcast.core.progress import Progress
 from barcast.core.runs import RunFolder
 
 if TYPE_CHECKING:
-    from barcast.fleet.data import FleetData
+    from barcast.fleet.data import FleetData, SymbolData
     from barcast.fleet.ledger import Ledger
     from barcast.fleet.work import FitSource
-    from barcast.pipeline.dataset import Dataset
+    from barcast.pipeline.fleet_lessons import Lessons
     from barcast.pipeline.settings import RunConfig
 
 
@@ -62,14 +62,17 @@ class Engine(Protocol):
         ...
 
     def conclude(
-        self, ledger: Ledger, evaluated: Ledger | None, data: FleetData, dataset: Dataset, run: RunFolder,
-        progress: Progress,
-    ) -> Served:  # fmt: skip
+        self, ledger: Ledger, evaluated: Ledger | None, lessons: Lessons, run: RunFolder, progress: Progress
+    ) -> Served:
         """Do what only all symbols together allow, and return what serves."""
         ...
 
     def served(self, run: RunFolder) -> Served:
         """Return what serves of a finished run."""
+        ...
+
+    def outputs(self, data: SymbolData, model: bytes, rows: I64) -> F64:
+        """Return what one symbol's packed model alone says of its rows (n, H): of members the plain mean."""
         ...
 
     def look_back(self, options: Any) -> int:
@@ -99,20 +102,21 @@ def look_back_of(config: RunConfig) -> int:
     )
 
 
-def checked_features(own: Mapping[str, Any], dataset: Dataset, symbol: str) -> dict[str, Any]:
+def checked_features(
+    own: Mapping[str, Any], columns: Sequence[str], source: str, symbol: str
+) -> dict[str, Any]:
     """Return the options of a symbol as fits read them: features by position.
 
     Raises
     ------
     UsageError
-        On a feature that the rows do not have.
+        On a feature that is none of the columns, which together are called ``source``.
     """
     if "features" not in own:
         return dict(own)
-    columns = list(dataset.features.names)
     if strange := [name for name in own["features"] if name not in columns]:
         raise UsageError(
-            f"--symbol-config: {symbol} asks for features that are not in `{dataset.features.name}`: "
+            f"--symbol-config: {symbol} asks for features that are not in `{source}`: "
             f"{', '.join(map(str, strange))}",
             f"its features: {', '.join(columns)}",
         )

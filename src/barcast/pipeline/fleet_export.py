@@ -9,22 +9,27 @@ from typing import Any
 from barcast.core.atomic import atomic_path, refuse_folder
 from barcast.core.config import to_plain
 from barcast.core.errors import UsageError
+from barcast.core.runs import RunFolder
 from barcast.core.workspace import Workspace
-from barcast.fleet.ledger import LEDGER, Ledger
+from barcast.fleet.ledger import LEDGER, Ledger, StoredModel
+from barcast.pipeline.fleet_universal import refuse_residual
 from barcast.pipeline.fleet_verbs import fleet_run
-from barcast.pipeline.settings import from_run
+from barcast.pipeline.settings import RunConfig, from_run
 from barcast.pipeline.unfinished import check_done
 from barcast.store import MarketStore
 
 #: Formats, and how their files end.
-FORMATS = {"native": ".zip", "safetensors": ".safetensors"}
+FORMATS = {"native": ".zip", "safetensors": ".safetensors", "onnx": ".onnx"}
 #: How a file is loaded, by its ending.
 _LOADED = {
     ".ubj": "xgboost.Booster(model_file=NAME).predict(xgboost.DMatrix(inputs))",
     ".txt": "lightgbm.Booster(model_file=NAME).predict(inputs)",
     ".npz": "numpy.load(NAME): sizes, feature, threshold, skip, value, base, scale of all its trees",
     ".safetensors": "safetensors.numpy.load_file(NAME): HORIZON.MEMBER.ARRAY; its metadata says the rule",
+    ".onnx": 'onnxruntime.InferenceSession(NAME).run(None, {"inputs": inputs}): score and y_hat; '
+    "its metadata says what they are",
 }
+_LOADED_NETWORK = "safetensors.torch.load_file(NAME): named as torch.nn.LSTM and GRU name them"
 
 
 @dataclass(frozen=True)
@@ -87,41 +92,64 @@ def fleet_export(workspace: Workspace, symbol: str, to: Path, name: str = "", ki
     symbol : str
         In any spelling.
     to : Path
-        ``.zip``: each member in its library's own format; ``.safetensors``: all trees as flat arrays.
+        ``.zip``: each member of an ensemble in its library's own format; ``.safetensors``: all trees, or a
+        network, as arrays; ``.onnx``: the final forecast.
     name : str
         A fleet; by default the newest.
     kind : str
-        ``native`` or ``safetensors``; by default as the file ends.
+        ``native``, ``safetensors`` or ``onnx``; by default as the file ends.
 
     Raises
     ------
     UsageError
-        As :func:`check_export`; when the symbol has no model of its own, or the fleet is none of trees.
+        As :func:`check_export`; when the symbol has no model of its own, a network is asked for its
+        library's format, or the package onnx is not installed.
     RunError
         When the fleet is not finished.
     """
+    wanted, run = check_export(to, kind), fleet_run(workspace, name)
+    check_done(run)
+    refuse_residual(run, "export a model of a plain fleet: --run RUN")
+    config = from_run(run.read("config.json"))
+    (canonical,) = MarketStore.open(workspace.market).resolve((symbol,))
+    names = _write(run, config, wanted, canonical, to)
+    loaded = tuple(how for ending, how in _LOADED.items() if any(file.endswith(ending) for file in names))
+    if wanted == "safetensors" and config.model != "fleet-trees":
+        loaded = (_LOADED_NETWORK,)
+    inputs = (*run.read("state.json")["features"], "validity")
+    own = config.options.symbol_options.get(canonical, {}) if config.model == "fleet-trees" else {}
+    return Exported(run.name, canonical, to, names, inputs, tuple(own.get("features") or inputs), loaded)
+
+
+def _write(run: RunFolder, config: RunConfig, kind: str, symbol: str, to: Path) -> tuple[str, ...]:
+    """Write the file and return what is in it."""
+    if kind == "onnx":
+        from barcast.pipeline.fleet_onnx import write_onnx
+
+        write_onnx(run, config, symbol, to)
+        return (to.name,)
+    with Ledger.open(run.fleet / LEDGER) as ledger:
+        stored = ledger.model(symbol)
+    if config.model == "fleet-trees":
+        return _write_trees(stored, kind, symbol, to)
+    if kind == "native":
+        raise UsageError(
+            f"`{run.name}` is no fleet of trees: safetensors is how its networks are kept",
+            f"--to {to.stem}.safetensors, or --to {to.stem}.onnx",
+        )
+    with atomic_path(to) as temporary:
+        temporary.write_bytes(stored.model)
+    return (to.name,)
+
+
+def _write_trees(stored: StoredModel, kind: str, symbol: str, to: Path) -> tuple[str, ...]:
     from barcast.fleet.trees.export import native_files, to_safetensors
     from barcast.fleet.trees.native import zipped
 
-    wanted, run = check_export(to, kind), fleet_run(workspace, name)
-    check_done(run)
-    if run.info["model"] != "fleet-trees":
-        raise UsageError(
-            f"`{run.name}` is no fleet of trees: its models have no such formats",
-            "name one: barcast fleet export SYMBOL --to FILE.zip --run RUN",
-        )
-    (canonical,) = MarketStore.open(workspace.market).resolve((symbol,))
-    with Ledger.open(run.fleet / LEDGER) as ledger:
-        stored = ledger.model(canonical)
-    if wanted == "safetensors":
-        to_safetensors(stored.model, to, canonical)
-        names: tuple[str, ...] = (to.name,)
-    else:
-        files = native_files(stored.model, stored.native, canonical)
-        with atomic_path(to) as temporary:
-            temporary.write_bytes(zipped(files))
-        names = tuple(files)
-    loaded = tuple(how for ending, how in _LOADED.items() if any(file.endswith(ending) for file in names))
-    inputs = (*run.read("state.json")["features"], "validity")
-    own = from_run(run.read("config.json")).options.symbol_options.get(canonical, {})
-    return Exported(run.name, canonical, to, names, inputs, tuple(own.get("features") or inputs), loaded)
+    if kind == "safetensors":
+        to_safetensors(stored.model, to, symbol)
+        return (to.name,)
+    files = native_files(stored.model, stored.native, symbol)
+    with atomic_path(to) as temporary:
+        temporary.write_bytes(zipped(files))
+    return tuple(files)

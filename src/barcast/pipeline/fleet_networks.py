@@ -14,14 +14,14 @@ from barcast.core.arrays import F64, I64
 from barcast.core.predictions import SEGMENTS
 from barcast.core.progress import Progress
 from barcast.core.runs import RunFolder
-from barcast.fleet.data import FleetData
+from barcast.fleet.data import FleetData, SymbolData
 from barcast.fleet.ledger import LEDGER, Ledger
 from barcast.fleet.networks.lessons import MIN_STOP
 from barcast.fleet.networks.predict import predict_packed
 from barcast.fleet.networks.presets import SHAPES, Kind, NetworkPreset, presets, resolve
 from barcast.fleet.work import FitSource
 from barcast.models.dedicated import FleetNetworksConfig
-from barcast.pipeline.dataset import Dataset
+from barcast.pipeline.fleet_lessons import Lessons
 from barcast.pipeline.fleet_rows import TOO_SHORT, owners_of, too_short, waits
 from barcast.pipeline.settings import RunConfig
 
@@ -30,7 +30,8 @@ UNIT_SIZE = 128
 #: Networks in memory at once while a fleet predicts.
 _GROUP = 64
 #: Options of a model that are no options of a network, and those whose 0 means that of the preset.
-_OF_THE_FLEET, _OF_THE_PRESET = ("preset", "symbol_options"), ("hidden_size", "num_layers")
+_OF_THE_FLEET = ("preset", "symbol_options", "on", "universal")
+_OF_THE_PRESET = ("hidden_size", "num_layers")
 
 
 @dataclass(frozen=True)
@@ -128,9 +129,8 @@ class Networks:
         )  # fmt: skip
 
     def conclude(
-        self, ledger: Ledger, evaluated: Ledger | None, data: FleetData, dataset: Dataset, run: RunFolder,
-        progress: Progress,
-    ) -> ServedNetworks:  # fmt: skip
+        self, ledger: Ledger, evaluated: Ledger | None, lessons: Lessons, run: RunFolder, progress: Progress
+    ) -> ServedNetworks:
         """Drop half-trained batches when nobody waits any more."""
         if not waits(ledger):
             shutil.rmtree(_states(run), ignore_errors=True)
@@ -140,6 +140,10 @@ class Networks:
         """Return what serves of a finished run."""
         with Ledger.open(run.fleet / LEDGER) as ledger:
             return ServedNetworks(ledger.path)
+
+    def outputs(self, data: SymbolData, model: bytes, rows: I64) -> F64:
+        """Return what the network says of plain windows, (n, H)."""
+        return predict_packed([model], [data], [rows])[0].astype(np.float64)
 
     def look_back(self, options: FleetNetworksConfig) -> int:
         """Return how many own bars the longest prediction reads."""

@@ -15,6 +15,9 @@ from barcast.fleet.limits import Limits, parse_duration, parse_size
 from barcast.pipeline.fleet import FleetHow
 from barcast.store import MarketStore
 
+#: Kinds of fleets.
+KINDS = ("trees", "lstm", "gru")
+
 
 def fleet_how(
     *, budget: str | float | None = None, time_per_symbol: float | None = None,
@@ -56,6 +59,19 @@ def fleet_how(
         limits=limits, executor=cast(ExecutorName, executor), address=address, batch_size=batch_size,
         priority=priority,
     )  # fmt: skip
+
+
+def fleet_model(kind: str) -> str:
+    """Return the registered model of a kind of fleet.
+
+    Raises
+    ------
+    UsageError
+        On a kind that there is not.
+    """
+    if kind not in KINDS:
+        raise UsageError(f"kind={kind!r}: no such fleet", f"choose one of {', '.join(KINDS)}")
+    return f"fleet-{kind}"
 
 
 def symbol_options(workspace: Workspace, file: Path) -> dict[str, dict[str, Any]]:

@@ -29,6 +29,7 @@ from barcast.pipeline.dataset import Dataset, build_dataset, make_panel, normali
 from barcast.pipeline.fit import check_fits, fit_model
 from barcast.pipeline.fleet import FleetHow
 from barcast.pipeline.fleet_decay import FleetDecay, fleet_decay, stored_fleet
+from barcast.pipeline.fleet_universal import refuse_residual
 from barcast.pipeline.market import Market
 from barcast.pipeline.record import (
     begin,
@@ -107,6 +108,7 @@ def fleet_refresh(
         raise UsageError("nobody is named to be fitted again", "barcast fleet refresh SYMBOL..., or --named")
     run = stored_fleet(workspace, name)
     check_market(workspace, run)
+    refuse_residual(run, f"barcast train --refit {run.info.get('parent', run.name)} fits all of it again")
     wanted = set(MarketStore.open(workspace.market).resolve(symbols)) if symbols else set()
     decay = fleet_decay(workspace, run.name, progress=progress) if named else None
     wanted |= set(decay.named()) if decay else set()

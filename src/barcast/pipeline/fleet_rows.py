@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 
 from barcast.core.arrays import F32, F64, I8, I64
 from barcast.core.bars import Bars
@@ -59,6 +60,18 @@ def rows_to_serve(bars: Bars, inputs: F32, num_horizons: int) -> FleetData:
 def owners_of(data: FleetData, rows: I64) -> I64:
     """Return the position of the symbol that each row (n,) belongs to."""
     return np.asarray(np.searchsorted(data.offsets, rows, side="right") - 1, np.int64)
+
+
+def rows_of_table(bars: Bars, table: pl.DataFrame) -> I64:
+    """Return the row of each line's symbol and time, -1 where the bars have none."""
+    times, num = bars.calendar.times.astype("datetime64[us]"), len(bars.calendar)
+    place = {symbol: position for position, symbol in enumerate(bars.symbols)}
+    symbol = np.array([place.get(name, -1) for name in table["symbol"]], np.int64)
+    time = table["time"].to_numpy()
+    session = np.minimum(np.searchsorted(times, time), num - 1)
+    key, wanted = bars.symbol_of_row.astype(np.int64) * num + bars.session, symbol * num + session
+    row = np.minimum(np.searchsorted(key, wanted), len(key) - 1)
+    return np.where((symbol >= 0) & (times[session] == time) & (key[row] == wanted), row, -1)
 
 
 def waits(ledger: Ledger) -> bool:

@@ -12,14 +12,14 @@ import numpy as np
 from barcast.core.arrays import F64, I64
 from barcast.core.progress import Progress
 from barcast.core.runs import RunFolder
-from barcast.fleet.data import FleetData
+from barcast.fleet.data import FleetData, SymbolData
 from barcast.fleet.ledger import LEDGER, Ledger
-from barcast.fleet.trees.fit import compile_kernels
+from barcast.fleet.trees.fit import compile_kernels, predictions
 from barcast.fleet.trees.packed_fleet import PackedFleet
 from barcast.fleet.trees.presets import MEMBERS, configured
 from barcast.fleet.work import FitSource
 from barcast.models.dedicated import FleetTreesConfig
-from barcast.pipeline.dataset import Dataset
+from barcast.pipeline.fleet_lessons import Lessons
 from barcast.pipeline.fleet_rows import owners_of, too_short
 from barcast.pipeline.fleet_weights import packed_fleet, take_weights, weigh_members
 from barcast.pipeline.settings import RunConfig
@@ -101,13 +101,12 @@ class Trees:
         )  # fmt: skip
 
     def conclude(
-        self, ledger: Ledger, evaluated: Ledger | None, data: FleetData, dataset: Dataset, run: RunFolder,
-        progress: Progress,
-    ) -> ServedTrees:  # fmt: skip
+        self, ledger: Ledger, evaluated: Ledger | None, lessons: Lessons, run: RunFolder, progress: Progress
+    ) -> ServedTrees:
         """Weigh the members, or take over their weights, and pack it all."""
         progress.note("weighing members, packing models")
         if evaluated is None:
-            weigh_members(ledger, data, dataset)
+            weigh_members(ledger, lessons)
         else:
             take_weights(ledger, evaluated)
         return ServedTrees(packed_fleet(ledger, run.fleet))
@@ -116,6 +115,10 @@ class Trees:
         """Map the packed models; the file is made again where it is missing or old."""
         with Ledger.open(run.fleet / LEDGER) as ledger:
             return ServedTrees(packed_fleet(ledger, run.fleet))
+
+    def outputs(self, data: SymbolData, model: bytes, rows: I64) -> F64:
+        """Return the plain mean of the members, (n, H)."""
+        return np.asarray(np.nanmean(predictions(data, model, rows), axis=-1))
 
     def look_back(self, options: FleetTreesConfig) -> int:
         """Return 1: trees read one row of features."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from barcast.core.config import to_plain
@@ -18,13 +19,18 @@ from barcast.fleet.ledger_rows import LedgerRow
 from barcast.pipeline.compare import market_again
 from barcast.pipeline.dataset import build_dataset
 from barcast.pipeline.fleet import FleetHow, check_options, has_more_to_fit, plan_fits
+from barcast.pipeline.fleet_residual import SLOPES, residual_of
+from barcast.pipeline.fleet_universal import FACT
 from barcast.pipeline.fleet_weights import WEIGHTS
 from barcast.pipeline.record import begin
 from barcast.pipeline.settings import RunConfig, from_run
 from barcast.pipeline.train import Trained, identity_of, prepare, train
-from barcast.pipeline.unfinished import INTERRUPTED, failure_recorded
+from barcast.pipeline.unfinished import INTERRUPTED, RUNNING, failure_recorded, run_status
 from barcast.store import MarketStore
 from barcast.store.lock import writer_lock
+
+#: Over which a fleet at work is timed.
+RECENT_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,12 @@ class FleetStatus:
         On disk.
     rows : tuple of LedgerRow
         Symbol by symbol.
+    universal : str
+        Of a residual fleet the run that it leans on.
+    rate : float
+        Symbols a second over the last minute; 0 where nobody is at work.
+    memory_bytes : int
+        Most that a worker held.
     """
 
     run: str
@@ -52,6 +64,15 @@ class FleetStatus:
     seconds: float
     ledger_bytes: int
     rows: tuple[LedgerRow, ...]
+    universal: str
+    rate: float = 0.0
+    memory_bytes: int = 0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds until nobody waits any more, at the rate of now; None where that is not known."""
+        waiting = self.counts["pending"] + self.counts["running"]
+        return waiting / self.rate if self.rate else None
 
     def plain(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -69,11 +90,14 @@ class FleetSymbol:
     row : LedgerRow
     weights : list of dict
         Evidence for the weights of its members, one a horizon; empty before they were weighed.
+    slopes : list of dict
+        Of a residual fleet why its forecast is believed as far as it is, one a horizon.
     """
 
     run: str
     row: LedgerRow
     weights: list[dict[str, Any]]
+    slopes: list[dict[str, Any]]
 
     def plain(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -112,8 +136,18 @@ def fleet_status(workspace: Workspace, name: str = "", only: str | None = None) 
     return FleetStatus(
         run.name, {str(status): num for status, num in counts.items()}, presets,
         sum(row.seconds for row in done), size,
-        tuple(row for row in rows if only in (None, row.status)),
+        tuple(row for row in rows if only in (None, row.status)), run.recorded.get(FACT, {}).get("run", ""),
+        _rate(rows) if run_status(run) == RUNNING else 0.0,
+        max((row.memory_bytes for row in rows), default=0),
     )  # fmt: skip
+
+
+def _rate(rows: Sequence[LedgerRow]) -> float:
+    """Return how many symbols a second were finished in the last minute."""
+    now = datetime.now().astimezone()
+    ended = [datetime.fromisoformat(row.finished_at) for row in rows if row.finished_at]
+    recent = [age for end in ended if (age := (now - end).total_seconds()) <= RECENT_SECONDS]
+    return len(recent) / max(*recent, 1.0) if recent else 0.0
 
 
 def fleet_symbol(workspace: Workspace, symbol: str, name: str = "") -> FleetSymbol:
@@ -130,7 +164,8 @@ def fleet_symbol(workspace: Workspace, symbol: str, name: str = "") -> FleetSymb
     (canonical,) = MarketStore.open(workspace.market).resolve((symbol,))
     with Ledger.open(run.fleet / LEDGER) as ledger:
         row = ledger.row(canonical)
-        return FleetSymbol(run.name, row, ledger.pooled(WEIGHTS, canonical).get(canonical, []))
+        weights, slopes = (ledger.pooled(kind, canonical).get(canonical, []) for kind in (WEIGHTS, SLOPES))
+        return FleetSymbol(run.name, row, weights, slopes)
 
 
 def retry_failed(
@@ -178,6 +213,8 @@ def plan_fleet(
     check_options(ready.config, dataset)
     with writer_lock(run.path), failure_recorded(run):
         run = begin(workspace, ready.config, identity, dataset, fresh=False)
-        plans = plan_fits(ready.config, dataset, run, progress, how)
+        residual = residual_of(workspace, run, ready.config, dataset, progress)
+        learned = dataset if residual is None else residual.learned
+        plans = plan_fits(ready.config, learned, run, progress, how)
         run.update(status=INTERRUPTED)
     return plans

@@ -6,9 +6,10 @@ the target is a return, the pooled mean of what taught: on real returns a forest
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from barcast.fleet.ledger import Ledger
 from barcast.fleet.trees.fit import predictions
 from barcast.fleet.trees.packed_fleet import FleetEntry, PackedFleet, open_fleet
 from barcast.fleet.trees.presets import MEMBERS
-from barcast.pipeline.dataset import Dataset
+from barcast.pipeline.fleet_lessons import Lessons
 
 #: Kind of pooled values in the ledger.
 WEIGHTS = "weights"
@@ -45,70 +46,62 @@ class Constants:
     values: F64
 
 
-def constants_of(dataset: Dataset) -> Constants:
-    """Return zero and, where the target is a return, the mean of all labels that teach."""
-    num_horizons = dataset.target.shape[1]
-    if dataset.target_name not in ("return", "volatility_scaled"):
+def constants_of(lessons: Lessons) -> Constants:
+    """Return zero and, where it counts, the mean of all targets that teach."""
+    num_horizons = len(lessons.horizons)
+    if not lessons.mean_counts:
         return Constants((ZERO,), np.zeros((num_horizons, 1)))
-    taught = np.nanmean(dataset.target[dataset.teach].astype(np.float64), axis=0)
+    teach = lessons.data.segment == SEGMENTS.index("fit")
+    taught = np.nanmean(lessons.data.target[teach].astype(np.float64), axis=0)
     return Constants((ZERO, POOLED_MEAN), np.stack([np.zeros(num_horizons), taught], axis=1))
 
 
-@dataclass(frozen=True)
-class _Outputs:
-    """What the trees of all finished symbols say of the rows of some segments."""
+def _rows_of(data: FleetData, places: Sequence[int], segment: str) -> tuple[I64, I64]:
+    """Return rows (n,) of a segment of some symbols, by position, and where each one's begin."""
+    code = SEGMENTS.index(segment)
+    rows = [
+        np.flatnonzero(data.segment[own] == code) + own.start
+        for own in (data.rows_of(each) for each in places)
+    ]
+    offsets = np.concatenate([[0], np.cumsum([len(own) for own in rows])]).astype(np.int64)
+    return np.concatenate(rows), offsets
 
-    symbols: tuple[str, ...]
-    rows: I64  # (n,), in FleetData
-    offsets: I64  # (number of symbols + 1,)
-    trees: F64  # (n, H, K)
 
-
-def _outputs(ledger: Ledger, data: FleetData, segment: str) -> _Outputs:
+def _outputs(ledger: Ledger, data: FleetData, segment: str) -> tuple[tuple[str, ...], F64]:
+    """Return all finished symbols, and what their trees say of their rows of a segment: (n, H, K)."""
     places = {symbol: position for position, symbol in enumerate(data.symbols)}
-    code, symbols, rows, found = SEGMENTS.index(segment), [], [], []
+    code, symbols, found = SEGMENTS.index(segment), [], []
     for symbol, model in ledger.models():
         one = data.one(places[symbol])
-        own = np.flatnonzero(one.segment == code)
         symbols.append(symbol)
-        rows.append(own + data.rows_of(places[symbol]).start)
-        found.append(predictions(one, model, own))
-    offsets = np.concatenate([[0], np.cumsum([len(own) for own in rows])]).astype(np.int64)
-    return _Outputs(tuple(symbols), np.concatenate(rows), offsets, np.concatenate(found))
+        found.append(predictions(one, model, np.flatnonzero(one.segment == code)))
+    return tuple(symbols), np.concatenate(found)
 
 
-def weigh_members(ledger: Ledger, data: FleetData, dataset: Dataset) -> None:
+def weigh_members(ledger: Ledger, lessons: Lessons) -> None:
     """Weigh the members of all finished symbols; keep weights and evidence in the ledger."""
-    constants, spec = constants_of(dataset), dataset.market.labels.spec
-    before, weighing = _outputs(ledger, data, "stop"), _outputs(ledger, data, "weigh")
+    constants, data = constants_of(lessons), lessons.data
+    symbols, trees = _outputs(ledger, data, "weigh")
+    position = {symbol: place for place, symbol in enumerate(data.symbols)}
+    places = [position[symbol] for symbol in symbols]
+    (before, starts), (rows, offsets) = (_rows_of(data, places, name) for name in ("stop", "weigh"))
+    owner = np.repeat(np.arange(len(symbols)), np.diff(offsets))
     averaged = []
-    for h, horizon in enumerate(spec.horizons):
-        scale = _scale(dataset, horizon)
+    for h, horizon in enumerate(lessons.horizons):
+        scale = lessons.scale[h]
         y = data.target[:, h].astype(np.float64)
-        widths = fit_widths(y[before.rows], scale[before.rows], before.offsets)
-        owner = np.repeat(np.arange(len(weighing.symbols)), np.diff(weighing.offsets))
-        fixed = np.broadcast_to(constants.values[h], (len(weighing.rows), len(constants.names)))
+        widths = fit_widths(y[before], scale[before], starts)
+        fixed = np.broadcast_to(constants.values[h], (len(rows), len(constants.names)))
         density = log_densities(
-            y[weighing.rows], np.concatenate([weighing.trees[:, h], fixed], axis=1),
-            scale[weighing.rows] * widths[owner],
-        )  # fmt: skip
-        averaged.append(average(
-            density, weighing.offsets, data.session[weighing.rows], horizon,
-            members=(*MEMBERS, *constants.names),
-        ))  # fmt: skip
+            y[rows], np.concatenate([trees[:, h], fixed], axis=1), scale[rows] * widths[owner]
+        )
+        members = (*MEMBERS, *constants.names)
+        averaged.append(average(density, offsets, data.session[rows], horizon, members=members))
     ledger.set_meta({"constants": {"names": constants.names, "values": constants.values.tolist()}})
     ledger.set_pooled(WEIGHTS, {
-        symbol: [to_plain(each.evidence(position)) for each in averaged]
-        for position, symbol in enumerate(weighing.symbols)
+        symbol: [to_plain(each.evidence(place)) for each in averaged]
+        for place, symbol in enumerate(symbols)
     })  # fmt: skip
-
-
-def _scale(dataset: Dataset, horizon: int) -> F64:
-    """Return the standard deviation of the target by the one model that members share, shape (R,)."""
-    volatility = dataset.market.volatility
-    if dataset.target_name != "return":  # ranks, signs and scaled returns have the same width everywhere
-        return np.ones(len(volatility))
-    return np.asarray(volatility * np.sqrt(horizon))
 
 
 def take_weights(ledger: Ledger, parent: Ledger) -> None:
@@ -125,9 +118,29 @@ def packed_fleet(ledger: Ledger, folder: Path) -> PackedFleet:
     return open_fleet(folder / PACKED_FLEET, ledger.content_digest(WEIGHTS), lambda: _entries(ledger))
 
 
+def weighed_model(ledger: Ledger, symbol: str) -> FleetEntry:
+    """Return the model of one symbol with the weights of its members.
+
+    Raises
+    ------
+    UsageError
+        When the symbol has no model of its own.
+    """
+    model = ledger.model(symbol).model
+    return _entry(symbol, model, ledger.pooled(WEIGHTS, symbol)[symbol], _constants(ledger))
+
+
 def _entries(ledger: Ledger) -> Iterator[FleetEntry]:
-    weights, values = ledger.pooled(WEIGHTS), np.array(ledger.meta()["constants"]["values"], np.float64)
+    weights, constants = ledger.pooled(WEIGHTS), _constants(ledger)
     for symbol, model in ledger.models():
-        own = np.array([each["weights"] for each in weights[symbol]], np.float64)
-        constant = (own[:, len(MEMBERS) :] * values).sum(axis=1)
-        yield FleetEntry(symbol, model, own[:, : len(MEMBERS)], constant)
+        yield _entry(symbol, model, weights[symbol], constants)
+
+
+def _constants(ledger: Ledger) -> F64:
+    return np.array(ledger.meta()["constants"]["values"], np.float64)
+
+
+def _entry(symbol: str, model: bytes, evidence: Sequence[Mapping[str, Any]], constants: F64) -> FleetEntry:
+    own = np.array([each["weights"] for each in evidence], np.float64)
+    constant = (own[:, len(MEMBERS) :] * constants).sum(axis=1)
+    return FleetEntry(symbol, model, own[:, : len(MEMBERS)], constant)

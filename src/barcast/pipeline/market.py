@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from barcast.core.arrays import F64, I8, Bools
+from barcast.core.arrays import F64, I8, I32, Bools
 from barcast.core.bars import MIN_SYMBOLS, Bars
 from barcast.core.config import digest, to_plain
 from barcast.core.errors import DataError, UsageError
@@ -214,8 +214,12 @@ def segments_of(plan: SegmentPlan, bars: Bars, labels: Labels) -> I8:
     A row's horizons stay together and are judged by the one that is known last. A row with a label that is
     not known at all serves no segment: whether it ever becomes known is decided later.
     """
-    known_at = np.where(labels.known.all(axis=1), labels.last_known_at, -1).astype(np.int32)
-    return plan.assign(bars.session, known_at)
+    return plan.assign(bars.session, known_at_of(labels))
+
+
+def known_at_of(labels: Labels) -> I32:
+    """Return when the labels of all horizons of a row are known, shape (R,); -1 where one never is."""
+    return np.where(labels.known.all(axis=1), labels.last_known_at, -1).astype(np.int32)
 
 
 def segment_counts(market: Market) -> dict[str, dict[str, int]]:

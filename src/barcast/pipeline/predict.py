@@ -487,9 +487,11 @@ def output_rows(
     if kind == "tabular":
         return np.asarray(model.predict(inputs[rows]), np.float64), volatility
     if kind == "fleet":
+        from barcast.pipeline.fleet_residual import with_universal_forecast  # local: it predicts itself
         from barcast.pipeline.fleet_rows import rows_to_serve
 
-        return model.scores(rows_to_serve(tail, inputs, len(config.data.horizons)), rows), volatility
+        own = model.scores(rows_to_serve(tail, inputs, len(config.data.horizons)), rows)
+        return with_universal_forecast(workspace, run, config, bars, last_rows, own), volatility
     from barcast.training.networks import make_resident
     from barcast.training.predict import predict_windows
 

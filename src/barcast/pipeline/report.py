@@ -16,10 +16,13 @@ from barcast.evaluation.results import Comparison
 from barcast.evaluation.series import ModelSeries, model_series
 from barcast.evaluation.sums import METRICS
 from barcast.evaluation.words import METRIC_NAMES
+from barcast.models.registry import model_entry
 from barcast.pipeline.compare import Compared
 from barcast.pipeline.market import Market, segment_counts
 from barcast.pipeline.members import curves
 from barcast.pipeline.predict import NO_SIZE, Forecasts
+from barcast.pipeline.report_fleet import fleet_failures, fleet_part
+from barcast.pipeline.report_routes import routing_part
 from barcast.pipeline.report_scores import (
     finite,
     headline_of,
@@ -59,7 +62,7 @@ def report_data(
     """Collect everything the page shows."""
     info, place = run.info, _chosen(compared)
     chosen, rows = compared.comparisons[place], compared.rows[place]
-    name = _name_in(rows, run.name)
+    name, kind = _name_in(rows, run.name), model_entry(info["model"]).kind
     series = model_series(rows, name, cross_sectional=chosen.cross_sectional)
     asked = _of_every_horizon(compared, chosen.segment)
     return page.ReportData(
@@ -90,12 +93,14 @@ def report_data(
         symbols=_symbol_scores(series, chosen),
         loss=_loss(run, market, info),
         segments=tuple(_segments(market, [comparison.segment for comparison in compared.comparisons])),
-        failures=tuple(_failures(run)),
+        failures=(*_failures(run), *(fleet_failures(run) if kind == "fleet" else ())),
         warnings=tuple(note.text for note in chosen.notes if note.kind not in _SAID_BY_THE_PAGE)
         + (_warnings(forecasts, chosen.horizon) if isinstance(forecasts, Forecasts) else ()),
         config=run.read("config.json"),
         environment=run.read("environment.json"),
         empty=tuple(_empty(forecasts, chosen, series)),
+        fleet=fleet_part(run, rows, series, chosen.horizon) if kind == "fleet" else None,
+        routing=routing_part(run, chosen.horizon) if kind == "routed" else None,
     )
 
 

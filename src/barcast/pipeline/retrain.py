@@ -26,6 +26,7 @@ from barcast.core.workspace import Workspace
 from barcast.evaluation.results import without_nan
 from barcast.pipeline.champion import promote
 from barcast.pipeline.compare import market_of
+from barcast.pipeline.fleet_universal import is_residual
 from barcast.pipeline.gate import (
     Difference,
     GatePolicy,
@@ -162,6 +163,8 @@ def _recipe(workspace: Workspace) -> tuple[Reign, RunFolder, RunConfig]:
     open_run(workspace, ALIAS)  # says so where its folder is gone
     evaluated = open_run(workspace, champions.current.evaluated)
     config = with_search(from_run(evaluated.read("config.json")), evaluated)
+    if is_residual(config):  # it leaned on a run that knows nothing of the new bars
+        config = replace(config, options=replace(config.options, universal=""))
     return champions.current, evaluated, config
 
 

@@ -7,6 +7,7 @@ anything; so what routing is worth shows on `test` alone, and `route` rows of a 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -24,6 +25,7 @@ from barcast.core.runs import RunFolder, list_runs, open_run, run_folder, run_id
 from barcast.core.texts import counted
 from barcast.core.workspace import Workspace
 from barcast.ensemble.routing import Policy, Routing, route
+from barcast.fleet.ledger import LEDGER, Ledger
 from barcast.models.dedicated import RoutedConfig
 from barcast.models.registry import model_entry
 from barcast.pipeline.compare import REFERENCE, check_same_question
@@ -169,24 +171,31 @@ def route_runs(
 
 
 def _decide(universal: RunFolder, fleet: RunFolder, config: RunConfig) -> pl.DataFrame:
-    frames = []
+    frames, fates = [], _fates(fleet)
     for horizon in config.data.horizons:
         rows = _both(universal, fleet, horizon)
-        symbols = rows["symbol"].unique().sort()
-        known = rows.filter(pl.col("y").is_not_null() & pl.col("dedicated").is_not_null())
+        symbols = pl.concat([rows["symbol"], pl.Series("symbol", list(fates), pl.String)]).unique().sort()
+        own = pl.col("symbol").is_in([symbol for symbol, reason in fates.items() if not reason])
+        known = rows.filter(own & pl.col("y").is_not_null() & pl.col("dedicated").is_not_null())
         places = dict(zip(symbols.to_list(), range(len(symbols)), strict=True))
         place = np.array([places[symbol] for symbol in known["symbol"]], np.int64)
         offsets = np.concatenate([[0], np.cumsum(np.bincount(place, minlength=len(symbols)))])
         session = known["time"].rank("dense").to_numpy().astype(np.int64) - 1
         y, u, d, sigma = (known[name].to_numpy() for name in ("y", "y_hat", "dedicated", "sigma"))
         gain = (np.square(y - u) - np.square(y - d)) / np.square(sigma)
-        has = np.isin(symbols.to_numpy(), rows.filter(pl.col("dedicated").is_not_null())["symbol"].to_numpy())
+        has = np.array([fates.get(symbol) == "" for symbol in symbols])
         found = route(
             gain, offsets, session, horizon=horizon, delay=config.data.delay,
             policy=config.options.policy, has_dedicated=has,
         )  # fmt: skip
-        frames.append(_evidence(symbols, found, horizon))
+        frames.append(_evidence(symbols, found, horizon, fates))
     return pl.concat(frames)
+
+
+def _fates(fleet: RunFolder) -> dict[str, str]:
+    """Return why each symbol of a fleet has no model of its own; empty for those that have one."""
+    with Ledger.open(fleet.fleet / LEDGER) as ledger:
+        return {row.symbol: "" if row.status == "done" else row.reason or row.status for row in ledger.rows()}
 
 
 def _both(universal: RunFolder, fleet: RunFolder, horizon: int) -> pl.DataFrame:
@@ -199,9 +208,13 @@ def _both(universal: RunFolder, fleet: RunFolder, horizon: int) -> pl.DataFrame:
     return first.join(beside, on=keys, how="left").sort(keys)
 
 
-def _evidence(symbols: pl.Series, found: Routing, horizon: int) -> pl.DataFrame:
+def _evidence(symbols: pl.Series, found: Routing, horizon: int, fates: Mapping[str, str]) -> pl.DataFrame:
     lines = [to_plain(found.evidence(position)) for position in range(len(symbols))]
+    for symbol, line in zip(symbols, lines, strict=True):
+        if fates.get(symbol):
+            line["reason"] = f"There is no dedicated model: {fates[symbol]}."
     frame = pl.DataFrame(lines).with_columns(symbol=symbols, horizon=pl.lit(horizon, pl.Int32))
+    frame = frame.with_columns(pl.col(pl.Float64).fill_nan(None))
     first = ["symbol", "horizon", "decision"]
     return frame.select(*first, *[name for name in frame.columns if name not in first])
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from barcast.core.atomic import write_json
 from barcast.core.errors import RunError
@@ -14,8 +14,19 @@ from barcast.core.progress import Progress, clock
 from barcast.core.workspace import Workspace
 from barcast.pipeline.market import Market
 from barcast.pipeline.settings import RunConfig
-from barcast.pipeline.trials import Bench, Worker
+from barcast.pipeline.trials import Worker
 from barcast.tuning.study import COMPLETE, Candidate, Study
+
+
+class Attempts(Protocol):
+    """Where trials run."""
+
+    def attempt(
+        self, tables: Mapping[str, Mapping[str, Any]], threads: int, folder: Path,
+        observer: Callable[[int, float], bool],
+    ) -> dict[str, Any]:  # fmt: skip
+        """Run one trial and say how it ended, as `Bench.attempt` does."""
+        ...
 
 
 class Search:
@@ -95,7 +106,7 @@ class Search:
         self.progress.step(line, final=final)
 
 
-def run_serial(search: Search, bench: Bench) -> None:
+def run_serial(search: Search, bench: Attempts) -> None:
     """Run trials in this process, one after the other."""
     while (candidate := search.next()) is not None:
 

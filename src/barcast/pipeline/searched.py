@@ -8,14 +8,49 @@ from typing import Any
 
 import numpy as np
 
-from barcast.core.errors import RunError
+from barcast.core.config import from_plain
+from barcast.core.errors import RunError, UsageError
 from barcast.core.runs import RunFolder
-from barcast.core.texts import counted
+from barcast.core.texts import counted, some
 from barcast.pipeline.market import Market
 from barcast.pipeline.settings import RunConfig, Tuned
 
 #: What run.json says of a search; it stays with the run when it is trained afresh.
 SEARCH_FACTS = ("num_trials", "tuned_by", "tuned_until", "size_auto")
+#: The key in a symbol's options that says which search chose them.
+SEARCH_KEY = "tuned"
+
+
+def without_searches(
+    tables: Mapping[str, Mapping[str, Any]], model: str, tuned: Tuned | None
+) -> tuple[dict[str, dict[str, Any]], Tuned | None]:
+    """Return options of single symbols as fits read them, and the searches behind them and the others as one.
+
+    Raises
+    ------
+    UsageError
+        When a search chose the options of a symbol for another model, or its table is not whole.
+    """
+    own = {
+        symbol: {key: value for key, value in options.items() if key != SEARCH_KEY}
+        for symbol, options in tables.items()
+    }
+    found = {} if tuned is None else {tuned.run: tuned}
+    for symbol, options in tables.items():
+        if SEARCH_KEY not in options:
+            continue
+        search = from_plain(Tuned, options[SEARCH_KEY], f"{symbol}.{SEARCH_KEY}")
+        if search.model != model:
+            raise UsageError(
+                f"`{search.run}` chose the options of {symbol} for {search.model}, not {model}",
+                f"barcast tune --symbol {symbol} {model}, or leave them out",
+            )
+        found[search.run] = search
+    if not found or (tuned is not None and len(found) == 1):
+        return own, tuned
+    trials = sum(search.trials for search in found.values())
+    until = max(search.until for search in found.values())
+    return own, Tuned(model=model, run=some(list(found)), trials=trials, until=until)
 
 
 def check_search_knows_nothing_later(config: RunConfig, market: Market) -> None:
@@ -95,7 +130,8 @@ def search_lines(info: Mapping[str, Any]) -> list[str]:
         found = f"options chosen among {counted(trials, 'trial')} on `stop` by `{info['tuned_by']}`"
         lines.append(f"- {found}: scores on `stop` flatter it")
     if sized := info.get("size_auto"):
-        lines.append(f"- size `{sized['size']}` chosen by `--size auto`: {'; '.join(sized['reasons'])}")
+        by = sized.get("by", "--size auto")  # runs of earlier versions knew no other
+        lines.append(f"- size `{sized['size']}` chosen by `{by}`: {'; '.join(sized['reasons'])}")
     return lines
 
 

@@ -105,7 +105,7 @@ class Tuned:
 
 @dataclass(frozen=True, kw_only=True)
 class Sized:
-    """What ``--size auto`` came to; like a search it shapes no result beside the widths that it chose.
+    """What ``--size auto``, or a fleet's ``--preset auto``, came to; it shapes nothing but widths.
 
     Attributes
     ----------
@@ -123,6 +123,8 @@ class Sized:
         When the last label of that `stop` became known; empty where nothing was compared.
     reasons : tuple of str
         One line a size that was looked at, smallest first.
+    by : str
+        What was asked for, as users type it.
     """
 
     size: str
@@ -132,19 +134,21 @@ class Sized:
     num_compared: int = 0
     until: str = ""
     reasons: tuple[str, ...]
+    by: str = "--size auto"
 
     def facts(self) -> dict[str, Any]:
         """Return what run.json says of it."""
-        return {"size": self.size, "num_compared": self.num_compared, "reasons": list(self.reasons)}
+        reasons = list(self.reasons)
+        return {"size": self.size, "num_compared": self.num_compared, "reasons": reasons, "by": self.by}
 
     def beside(self, tuned: Tuned | None, model: str) -> Tuned | None:
         """Return the search whose trials a run is to count: those of the sizes beside those of ``tuned``."""
         if not self.num_compared:
             return tuned
         if tuned is None:
-            return Tuned(model=model, run=SIZE_AUTO, trials=self.num_compared, until=self.until)
+            return Tuned(model=model, run=self.by, trials=self.num_compared, until=self.until)
         return replace(
-            tuned, run=f"{tuned.run}, {SIZE_AUTO}", trials=tuned.trials + self.num_compared,
+            tuned, run=f"{tuned.run}, {self.by}", trials=tuned.trials + self.num_compared,
             until=max(tuned.until, self.until),
         )  # fmt: skip
 
@@ -157,7 +161,7 @@ def _is_time(text: str) -> bool:
 
 
 #: How the comparison of sizes is called where a search would be named.
-SIZE_AUTO = "--size auto"
+SIZE_AUTO = Sized.by
 #: Tables that every model shares.
 _SHARED: dict[str, type] = {"data": DataConfig, "train": TrainConfig}
 
@@ -213,6 +217,8 @@ class RunConfig:
         A number of threads that is measured is none that was asked for.
         """
         found = self.plain()
+        if found["options"].get("on") == "target":  # fleets of before there were others keep their names
+            del found["options"]["on"], found["options"]["universal"]
         if self.train is not None:
             found["train"]["checkpoint_seconds"] = TrainConfig.checkpoint_seconds
             if not self.train.threads:
@@ -282,6 +288,10 @@ def resolve(
             owner, read = _read_flag(entry, kinds, name, value)
             merged[owner].update(read)
     seed = _whole(merged[""].get("seed", 0), "seed")
+    if own := merged[model].get("symbol_options"):
+        from barcast.pipeline.searched import without_searches  # local: it reads configs itself
+
+        merged[model]["symbol_options"], tuned = without_searches(own, model, tuned)
     train = None
     options = entry.config(**merged[model])
     if entry.kind == "network":

@@ -24,7 +24,7 @@ from barcast.pipeline.dataset import Dataset, build_dataset, resolve_features, r
 from barcast.pipeline.fit import Outcome, check_fits, fit_model
 from barcast.pipeline.fleet_engine import look_back_of
 from barcast.pipeline.forecast import ScoreMap, fit_maps, prediction_rows
-from barcast.pipeline.market import Market, load_market
+from barcast.pipeline.market import Market, as_of, load_market
 from barcast.pipeline.record import (
     EXAMPLES,
     PROFILE,
@@ -37,7 +37,7 @@ from barcast.pipeline.record import (
     save_state,
 )
 from barcast.pipeline.searched import check_search_knows_nothing_later, inherit_search, remember_search
-from barcast.pipeline.settings import RunConfig, server_of
+from barcast.pipeline.settings import RunConfig, from_run, server_of
 from barcast.pipeline.unfinished import check_done, failure_recorded
 from barcast.pipeline.warm import WarmSource, source_of_refit, warm_source
 from barcast.store.lock import writer_lock
@@ -45,6 +45,7 @@ from barcast.windows.index import own_bars
 
 if TYPE_CHECKING:
     from barcast.pipeline.fleet import FleetHow
+    from barcast.pipeline.fleet_residual import Residual
 
 #: Segments whose rows go into the predictions table.
 SCORED = ("weigh", "route", "test")
@@ -130,9 +131,11 @@ def train(
         prepared = time.perf_counter()
         progress.note(f"training {config.model} on {count(int(dataset.teach.sum()))} rows")
         watched = follow(run) if follow else run
+        residual = _residual(workspace, run, config, dataset, progress)
         outcome = fit_model(
-            entry, config, dataset, watched, progress, warm=warm, profile=profile, fleet=fleet
-        )
+            entry, config, dataset, watched, progress, warm=warm, profile=profile, fleet=fleet,
+            residual=residual,
+        )  # fmt: skip
         trained = time.perf_counter() - (run.read(PROFILE)["profile_seconds"] if profile else 0.0)
         maps = _calibrate_and_predict(run, config, dataset, outcome, progress)
         save_state(run, dataset, maps)
@@ -140,11 +143,16 @@ def train(
         times: dict[str, Any] = {
             "prepare_seconds": round(prepared - started, 3), "train_seconds": round(trained - prepared, 3)
         }  # fmt: skip
-        used = np.concatenate([np.flatnonzero(dataset.teach), dataset.rows_to_judge("stop", "weigh")])
-        chosen_until = max(last_known(dataset, used), warm.known_until if warm else "")
+        chosen_until = _chosen_until(dataset, warm, residual)
         finish(run, dataset, outcome.facts, started, chosen_until=chosen_until, **times)
     progress.note(f"{run.name} done in {clock(time.perf_counter() - started)}")
     return Trained(run, market)
+
+
+def _chosen_until(dataset: Dataset, *taken_over: WarmSource | Residual | None) -> str:
+    """Return when the last label became known that taught, stopped or calibrated an evaluation."""
+    used = np.concatenate([np.flatnonzero(dataset.teach), dataset.rows_to_judge("stop", "weigh")])
+    return max([last_known(dataset, used), *(source.known_until for source in taken_over if source)])
 
 
 def _has_more_to_fit(entry: ModelEntry, run: RunFolder) -> bool:
@@ -167,12 +175,16 @@ def prepare(
     RunError
         When a search or the warm start knows what is to judge the run.
     """
-    features = resolve_features(workspace, config.data.features)
-    market = _checked_market(workspace, config, market, progress or Progress(enabled=False))
-    config = in_one_spelling(config, market)
+    features, progress = (
+        resolve_features(workspace, config.data.features),
+        progress or Progress(enabled=False),
+    )
+    market = _checked_market(workspace, config, market, progress)
+    config = _of_one_width(workspace, in_one_spelling(config, market), market, features, progress)
     attributes = attributes_of(workspace, config, market)
     check_look_back(config, market)
     config, warm = _warmed(workspace, config, market, features)
+    config = _leaning(workspace, config, market)
     return Prepared(config, market, features, attributes, warm)
 
 
@@ -226,6 +238,54 @@ def _warmed(
     if warm is None or config.train is None:
         return config, None
     return replace(config, train=replace(config.train, warm_start=warm.run)), warm
+
+
+def _of_one_width(
+    workspace: Workspace, config: RunConfig, market: Market, features: FeatureSet, progress: Progress
+) -> RunConfig:
+    """Return the config of a fleet of networks with the width that `stop` chose, where none was named."""
+    if model_entry(config.model).kind != "fleet":
+        return config
+    from barcast.pipeline.fleet_width import with_width  # local: networks bring torch along
+
+    return with_width(workspace, config, market, features, progress)
+
+
+def _leaning(workspace: Workspace, config: RunConfig, market: Market) -> RunConfig:
+    """Return the config of a fleet with the whole name of the run that it leans on; of others as it is."""
+    if model_entry(config.model).kind != "fleet":
+        return config
+    from barcast.pipeline.fleet_universal import with_universal  # local: it compares, and so trains, itself
+
+    return with_universal(workspace, config, market)
+
+
+def _residual(
+    workspace: Workspace, run: RunFolder, config: RunConfig, dataset: Dataset, progress: Progress,
+    **refitted: RunFolder | None,
+) -> Residual | None:  # fmt: skip
+    """Return what a residual fleet learns; of any other run None."""
+    if model_entry(config.model).kind != "fleet":
+        return None
+    from barcast.pipeline.fleet_residual import residual_of  # local: as above
+
+    return residual_of(workspace, run, config, dataset, progress, **refitted)
+
+
+def _refitted_universal(
+    workspace: Workspace, parent: RunFolder, asof: str, market: Market, progress: Progress
+) -> RunFolder | None:
+    """Return the refit of the run that a residual fleet leans on, made where it is not there yet."""
+    if model_entry(str(parent.info["model"])).kind != "fleet":
+        return None
+    from barcast.pipeline.fleet_universal import recorded_universal  # local: as above
+
+    universal = recorded_universal(workspace, parent)
+    if universal is None:
+        return None
+    config = from_run(universal.run.read("config.json"))
+    config = replace(config, data=as_of(config.data, asof))
+    return refit(workspace, universal.run, config, progress=progress, market=market)
 
 
 def _remember_searches(run: RunFolder, config: RunConfig, warm: WarmSource | None) -> None:
@@ -314,6 +374,7 @@ def refit(
     started = time.perf_counter()
     entry = model_entry(config.model)
     market = refitted_market(workspace, parent, config, market)
+    universal = _refitted_universal(workspace, parent, config.data.asof, market, progress)
     config = in_one_spelling(config, market)
     features = run_features(parent, config.data.features)
     attributes = attributes_of(workspace, config, market)
@@ -334,7 +395,10 @@ def refit(
         run = begin(workspace, config, identity, dataset, fresh=fresh, **how)
         inherit_search(run, parent)
         progress.note(f"refitting {config.model} on all {count(int(dataset.teach.sum()))} known labels")
-        outcome = fit_model(entry, config, dataset, run, progress, parent=parent, warm=warm, fleet=fleet)
+        residual = _residual(workspace, run, config, dataset, progress, evaluated=parent, serving=universal)
+        outcome = fit_model(
+            entry, config, dataset, run, progress, parent=parent, warm=warm, fleet=fleet, residual=residual
+        )
         save_state(run, dataset, load_maps(parent))
         finish(run, dataset, outcome.facts, started, chosen_until=known_until(parent))
     return run

@@ -1,4 +1,4 @@
-"""Verbs that chain verbs: train with comparison and report, and the quickstart from bars to a page."""
+"""Verbs that chain verbs: train with comparison, refit and report; a report again."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from barcast.core.progress import Progress
 from barcast.core.runs import RunFolder, open_run
 from barcast.core.workspace import Workspace
 from barcast.pipeline.compare import REFERENCE, Compared, compare_runs, market_again
-from barcast.pipeline.data import import_sample
 from barcast.pipeline.load import check_not_routed, check_whole
 from barcast.pipeline.market import as_of, segment_counts
 from barcast.pipeline.predict import Forecasts, predict
@@ -205,32 +204,3 @@ def report_again(
     compared = compare_runs(workspace, [run], open_test=open_test, market=market, progress=progress)
     forecasts = _forecasts(workspace, run, str(run.info["cutoff"]), progress, save=False)
     return write_run_report(workspace, run, compared, market, forecasts)
-
-
-def quickstart(
-    workspace: Workspace, *, fresh: bool = False, progress: Progress | None = None
-) -> TrainedAndCompared:
-    """Take the bundled sample from bars to a report: import, check, train, compare, refit, predict, write.
-
-    The comparison is on `route`; the sealed test stays sealed until its owner opens it. What is there from an
-    earlier call is used again.
-    """
-    progress = progress or Progress(enabled=False)
-    if not (workspace.market / "store.json").is_file():
-        progress.note("importing the sample: AAPL, FB, GOOG, IBM, MSFT, daily, as traded, with factors")
-        import_sample(workspace)
-    config = resolve(workspace, "lstm", QUICKSTART)
-    return train_and_report(workspace, config, final=True, fresh=fresh, progress=progress)
-
-
-#: Five symbols need a small network and small steps; everything else is the default. The sample's last day is
-#: named because it is meant: no warning about old bars.
-QUICKSTART = {
-    "asof": "2013-03-01",
-    "hidden_size": 32,
-    "num_layers": 1,
-    "batch_size": 1920,
-    "stretch_length": 60,
-    "epochs": 12,
-    "lr": 2e-3,
-}

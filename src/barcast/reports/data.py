@@ -10,10 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from barcast.core.errors import UsageError
 from barcast.core.texts import Text
+
+if TYPE_CHECKING:
+    from barcast.reports.fleet import Fleet, Routing
 
 Format = Literal[
     "text", "integer", "number", "score", "percent", "basis_points", "seconds", "bytes"
@@ -374,6 +377,9 @@ class ReportData:
     """Resolved config: plain values, nested."""
     environment: dict[str, Any] = field(default_factory=dict)
     empty: tuple[EmptyReason, ...] = ()
+    fleet: Fleet | None = None
+    """Of a fleet alone; likewise ``routing`` of a routed run."""
+    routing: Routing | None = None
 
 
 def finite(value: Any) -> Any:

@@ -28,11 +28,14 @@ SECTIONS = (
     "top", "comparison", "time", "meaning", "forecasts", "symbols", "training", "data", "segments",
     "failures", "made",
 )  # fmt: skip
+#: Sections of a fleet and of a routed run, after the comparison; neither has a training of its own to show.
+FLEET_SECTIONS, MEMBERS_SECTION, ROUTING_SECTIONS = ("fleet", "skills", "symbol"), "members", ("routing",)
 SCRIPTS = (
     "1-base.js", "2-table.js", "3-chart.js", "4-figures.js", "5-sections.js", "6-switches.js", "7-main.js",
 )  # fmt: skip
 #: Digits that survive on the page; exact values are in the run's own files.
 SIGNIFICANT_DIGITS = 6
+FAILURE_FIELDS = ("symbol", "stage", "error", "fallback")
 PREDICTION_FIELDS = ("symbol", "as_of", "for_session", "y_hat", "sigma", "p_up", "score", "rank", "note")
 
 
@@ -49,7 +52,26 @@ def write_report(path: Path, data: ReportData) -> None:
 
 def render(data: ReportData) -> str:
     """Return the whole page as HTML."""
-    return draw("page.html.j2", SCRIPTS, page_words(data), payload(data), data=data, sections=SECTIONS)
+    scripts = (*SCRIPTS[:-1], *(["fleet.js"] if _has_more(data) else []), SCRIPTS[-1])
+    return draw(
+        "page.html.j2", scripts, page_words(data), payload(data), data=data, sections=sections_of(data)
+    )
+
+
+def sections_of(data: ReportData) -> tuple[str, ...]:
+    """Return the sections of a page in reading order."""
+    if not _has_more(data):
+        return SECTIONS
+    more: tuple[str, ...] = ROUTING_SECTIONS if data.routing else ()
+    if data.fleet:
+        first, *others = FLEET_SECTIONS
+        more = (first, *([MEMBERS_SECTION] if data.fleet.members else []), *others)
+    place = SECTIONS.index("comparison") + 1
+    return (*SECTIONS[:place], *more, *(name for name in SECTIONS[place:] if name != "training"))
+
+
+def _has_more(data: ReportData) -> bool:
+    return data.fleet is not None or data.routing is not None
 
 
 def draw(
@@ -118,18 +140,32 @@ def embeddable_json(value: Any) -> str:
 
 
 def payload(data: ReportData) -> dict[str, Any]:
-    """Return what the page's script reads: plain values, rounded, forecasts as packed columns."""
+    """Return what the page's script reads: plain values, rounded; long tables as packed columns."""
     plain: dict[str, Any] = rounded(finite(to_plain(data)))
     for shown_by_template in ("config", "environment", "verdict", "scope"):
         del plain[shown_by_template]
-    rows = plain["predictions"]
-    columns = {name: pack([row[name] for row in rows]) for name in PREDICTION_FIELDS}
-    return plain | {"predictions": {"length": len(rows), "columns": columns}}
+    for part in filter(None, (plain["fleet"], plain["routing"])):
+        part["symbols"] = _packed(part["symbols"])
+    for name, fields in (("predictions", PREDICTION_FIELDS), ("failures", FAILURE_FIELDS)):
+        plain[name] = _packed({field: [_short(row[field]) for row in plain[name]] for field in fields})
+    return plain
+
+
+def _packed(columns: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+    """Pack columns of one length."""
+    length = len(next(iter(columns.values()), ()))
+    return {"length": length, "columns": {name: pack(values) for name, values in columns.items()}}
+
+
+def _short(value: Any) -> Any:
+    """Write a text that reads the same in both languages once."""
+    is_same = isinstance(value, dict) and value.get("en") == value.get("zh")
+    return value["en"] if is_same else value
 
 
 def page_words(data: ReportData) -> dict[str, list[str]]:
     """Return every word of the page as [English, Chinese], with what a step of its calendar is called."""
-    words = read_words("words.json")
+    words = read_words("words.json") | (read_words("fleet.json") if _has_more(data) else {})
     daily = data.data.frequency == "1d"
     said = {key: Text(en, zh.replace("{session}", "时点")) for key, (en, zh) in words.items()}
     return {key: [text.en, text.zh] for key, one in said.items() for text in (one.in_steps(daily=daily),)}

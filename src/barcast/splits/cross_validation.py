@@ -16,16 +16,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
 
-from barcast.core.arrays import I32, I64, Bools
+from barcast.core.arrays import I8, I32, I64, Bools
 from barcast.core.calendar import Calendar
 from barcast.core.errors import UsageError
-from barcast.splits.segments import day_ends, len_of
+from barcast.core.predictions import SEGMENTS
+from barcast.splits.segments import PURGED, day_ends, len_of
 
 Scheme = Literal["expanding", "rolling"]
+#: Shares of a fold's training days that fit, stop and weigh.
+TRAIN_SHARES = (0.8, 0.1, 0.1)
 
 
 @dataclass(frozen=True)
@@ -63,35 +67,6 @@ class Fold:
     def plain(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         return asdict(self)
-
-
-@dataclass(frozen=True)
-class SymbolFold:
-    """One symbol's rows in one fold.
-
-    Attributes
-    ----------
-    fold : int
-        Position of the fold.
-    train, validation : I64
-        Rows among the symbol's own, ascending; none where the fold is skipped.
-    skipped : str
-        Why the symbol has no part in this fold; empty where it has.
-    """
-
-    fold: int
-    train: I64
-    validation: I64
-    skipped: str = ""
-
-    def plain(self) -> dict[str, Any]:
-        """Return plain values for JSON: counts, not rows."""
-        return {
-            "fold": self.fold,
-            "num_train": len(self.train),
-            "num_validation": len(self.validation),
-            "skipped": self.skipped,
-        }
 
 
 def purged_folds(
@@ -151,40 +126,50 @@ def purged_folds(
     return folds
 
 
-def split_symbol(
-    folds: Sequence[Fold],
+def fold_segments(
+    sessions: Calendar | int,
+    fold: Fold,
     session: I32,
     known_at: I32,
-    *,
-    min_train_rows: int,
-    min_validation_rows: int = 1,
-) -> tuple[SymbolFold, ...]:
-    """Give one symbol its rows in every fold; where it is too short it is skipped, with the reason.
+    shares: tuple[float, float, float] = TRAIN_SHARES,
+) -> I8:
+    """Cut the training span of a fold into `fit`, `stop` and `weigh`, purged; what is judged is `route`.
 
     Parameters
     ----------
-    folds : sequence of Fold
-        From :func:`purged_folds`.
-    session, known_at : I32, shape (n,)
-        The symbol's decision sessions, and when each label is known (-1 never).
-    min_train_rows, min_validation_rows : int
-        Fewer rows than this skip the fold.
+    sessions : Calendar or int
+        As of :func:`purged_folds`.
+    session, known_at : I32, shape (R,)
+        As of :meth:`Fold.rows`.
+    shares : tuple of float
+        Of the days of the training span.
 
     Returns
     -------
-    tuple of SymbolFold
-        One a fold.
+    I8, shape (R,)
+        Position in ``SEGMENTS``; -1 where the label is not known within its part, or the row serves none.
+
+    Raises
+    ------
+    UsageError
+        When a part is left without a label.
     """
-    parts = []
-    for position, fold in enumerate(folds):
-        train, validation = fold.rows(session, known_at)
-        reason = _too_few("training", len(train), min_train_rows, fold.train) or _too_few(
-            "validation", len(validation), min_validation_rows, fold.validation
+    starts = _day_starts(sessions, *fold.train)
+    borders = starts[np.round(np.cumsum((0.0, *shares)) * (len(starts) - 1)).astype(np.int64)].tolist()
+    code = np.full(len(session), PURGED, np.int8)
+    for name, (first, stop) in zip(("fit", "stop", "weigh"), pairwise(borders), strict=True):
+        inside = _within(session, (first, stop - 1)) & (known_at >= 0) & (known_at < stop)
+        code[inside] = SEGMENTS.index(name)
+    code[fold.rows(session, known_at)[1]] = SEGMENTS.index("route")
+    counts = {name: int((code == SEGMENTS.index(name)).sum()) for name in SEGMENTS[:4]}
+    if not all(counts.values()):
+        found = ", ".join(f"{'judged' if name == 'route' else name} {num}" for name, num in counts.items())
+        raise UsageError(
+            f"the fold that is judged on sessions {fold.validation[0]} to {fold.validation[1]} has a part "
+            f"without a label (rows: {found})",
+            "ask for fewer folds, a shorter label, or give more history",
         )
-        if reason:
-            train = validation = np.empty(0, np.int64)
-        parts.append(SymbolFold(position, train, validation, reason))
-    return tuple(parts)
+    return code
 
 
 def _require_sense(scheme: str, num_folds: int, embargo: int, label_sessions: int) -> None:
@@ -223,9 +208,3 @@ def _require_labels(folds: Sequence[Fold], label_sessions: int, num_sessions: in
             f"{max(shortest, 0)}, and a label takes {label_sessions}",
             "ask for fewer folds, a shorter horizon or embargo, or give more history",
         )
-
-
-def _too_few(what: str, found: int, needed: int, span: tuple[int, int]) -> str:
-    if found >= needed:
-        return ""
-    return f"{found} {what} rows in sessions {span[0]} to {span[1]}, at least {needed} are needed"

@@ -195,7 +195,7 @@ def make_space(
         if name not in owners:
             raise UsageError(f"{where}: `{name}` cannot be tuned", _why_not(name, kinds, owners))
     parameters = [
-        _read(name, owners[name], kinds, told, f"{where}: {name}")
+        read_parameter(name, owners[name], kinds, told, f"{where}: {name}")
         for name, told in tables.items()
         if name not in fixed
     ]
@@ -233,7 +233,14 @@ def _why_not(name: str, kinds: Mapping[str, type], owners: Mapping[str, str]) ->
     return nearest(name, owners)
 
 
-def _read(name: str, owner: str, kinds: Mapping[str, type], told: Any, where: str) -> Parameter:
+def read_parameter(name: str, owner: str, kinds: Mapping[str, type], told: Any, where: str) -> Parameter:
+    """Return what may vary of one option of the table ``owner``, from choices or a range.
+
+    Raises
+    ------
+    UsageError
+        On a value that the option does not take, or nothing to choose from.
+    """
     hint = typing.get_type_hints(kinds[owner])[name]
     if isinstance(told, list):
         if len(told) < 2:

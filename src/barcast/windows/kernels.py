@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from barcast.core.arrays import F32, F64, I32, Bools
-from barcast.features.compilation import kernel
+from barcast.core.compilation import kernel
 
 
 @kernel

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from barcast.core.arrays import F32, F64, I32, I64, U8
-from barcast.features.compilation import kernel
+from barcast.core.compilation import kernel
 from barcast.fleet.trees.packed import Trees
 from barcast.fleet.trees.presets import ForestConfig
 

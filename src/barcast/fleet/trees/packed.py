@@ -30,8 +30,8 @@ import numpy as np
 import numpy.typing as npt
 
 from barcast.core.arrays import F32, F64, I32, I64
+from barcast.core.compilation import kernel
 from barcast.core.errors import DataError
-from barcast.features.compilation import kernel
 from barcast.fleet.trees.presets import MEMBERS, MemberName
 
 U32 = npt.NDArray[np.uint32]

@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from barcast.core.arrays import F32, F64, I64
+from barcast.core.compilation import kernel
 from barcast.core.errors import DataError
-from barcast.features.compilation import kernel
 from barcast.fleet.trees.packed import (
     D_BOUNDS,
     D_CUTS,

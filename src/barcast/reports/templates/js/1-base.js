@@ -36,7 +36,8 @@ function writeHash(section) {
 
 // ---- words ---------------------------------------------------------------------------------------------
 
-const pick = (text) => (text ? text[language()] : "");
+// A text that reads the same in both languages is written once.
+const pick = (text) => (typeof text === "string" ? text : text ? text[language()] : "");
 
 function t(key, values = {}) {
   const pair = WORDS[key];

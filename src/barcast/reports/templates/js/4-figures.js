@@ -301,7 +301,8 @@ function lossPanels(curve, c) {
     .filter((panel) => panel.lines.length);
 }
 
-function lossFigure(curve) {
+// A curve whose steps are epochs says so.
+function lossFigure(curve, { axis = "axis.step", kept = "loss.best" } = {}) {
   if (!curve) return null;
   const c = palette();
   const panels = lossPanels(curve, c);
@@ -316,7 +317,7 @@ function lossFigure(curve) {
   });
   const lastStep = Math.max(...curve.points.map((point) => point.step));
   const best = isNumber(curve.best_step) ? { silent: true, symbol: "none", lineStyle: { color: c["ink-2"], type: [4, 4] }, data: [{ xAxis: curve.best_step }],
-    label: { formatter: t("loss.best", { step: grouped.format(curve.best_step) }), color: c["ink-2"], position: curve.best_step > lastStep / 2 ? "insideEndTop" : "insideEndBottom", rotate: 0 } } : undefined;
+    label: { formatter: t(kept, { step: grouped.format(curve.best_step) }), color: c["ink-2"], position: curve.best_step > lastStep / 2 ? "insideEndTop" : "insideEndBottom", rotate: 0 } } : undefined;
   const series = panels.flatMap((panel, g) => panel.lines.map((item, l) => ({
     type: "line", name: item.label, data: item.data, xAxisIndex: g, yAxisIndex: g, sampling: "lttb",
     showSymbol: item.data.length === 1 || (Boolean(item.dots) && item.data.length < 80), symbol: "circle", symbolSize: 5, lineStyle: { width: 2 }, color: item.colour,
@@ -330,12 +331,12 @@ function lossFigure(curve) {
     option: {
       grid: grids,
       axisPointer: { link: [{ xAxisIndex: "all" }] },
-      xAxis: panels.map((_, g) => valueAxis(c, g === last ? t("axis.step") : "", (v) => grouped.format(v), {
+      xAxis: panels.map((_, g) => valueAxis(c, g === last ? t(axis) : "", (v) => grouped.format(v), {
         ...LEVEL_NAME, gridIndex: g, min: 0, max: lastStep || 1, minInterval: 1, splitLine: { show: false },
         axisLabel: { ...axisLook(c).axisLabel, show: g === last, formatter: (v) => grouped.format(v) } })),
       yAxis: panels.map((panel, g) => valueAxis(c, panel.name, print, { ...uprightName(c), gridIndex: g, scale: true, splitNumber: g === 2 ? 2 : 4 })),
       tooltip: { ...baseOption().tooltip, axisPointer: { type: "line", lineStyle: { color: c["ink-2"] } },
-        formatter: (items) => tip(`${t("axis.step")} ${grouped.format(items[0].axisValue)}`, items.map((item) => [item.seriesName, print(item.value[1])])) },
+        formatter: (items) => tip(`${t(axis)} ${grouped.format(items[0].axisValue)}`, items.map((item) => [item.seriesName, print(item.value[1])])) },
       series,
     },
     columns: [t("axis.step"), t("axis.epoch"), t("loss.train"), t("loss.stop"), pick(curve.score_name), t("axis.learning_rate")],

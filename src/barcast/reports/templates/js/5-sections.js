@@ -200,12 +200,18 @@ function mountFacts() {
     ["data.source", data.source],
     ["data.digest", data.digest],
   ];
+  mountList("facts", () => facts().map(([key, value]) => [t(key), value]));
+}
+
+// A list of names and values that follows the language; what has no value is left out.
+function mountList(id, pairs) {
   const paint = () =>
-    byId("facts").replaceChildren(
-      ...facts().filter(([, value]) => value).map(([key, value]) => h("div", {}, h("dt", {}, t(key)), h("dd", {}, value))),
+    byId(id).replaceChildren(
+      ...pairs().filter(([, value]) => value).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))),
     );
   paint();
   onPaint(paint);
+  return paint;
 }
 
 function mountRows(id, section, rows, spec) {
@@ -237,17 +243,18 @@ function mountDefects() {
 }
 
 function mountFailures() {
-  const rows = REPORT.failures;
-  mountRows("failures-table", "failures", rows, {
+  const { length, columns } = unpackTable(REPORT.failures);
+  const said = (name) => (i) => pick(columns[name][i]);
+  mountRows("failures-table", "failures", { length }, {
     name: "failures",
-    caption: () => t("failures.caption", { n: grouped.format(rows.length) }),
+    caption: () => t("failures.caption", { n: grouped.format(length) }),
     pageSize: 25,
-    search: (i) => [rows[i].symbol, pick(rows[i].stage), pick(rows[i].error), pick(rows[i].fallback)].join(" "),
+    search: (i) => ["symbol", "stage", "error", "fallback"].map((name) => said(name)(i)).join(" "),
     columns: [
-      { key: "symbol", title: title("table.symbol"), format: "text", value: (i) => rows[i].symbol },
-      { key: "stage", title: title("failures.stage"), format: "text", value: (i) => pick(rows[i].stage) },
-      { key: "error", title: title("failures.error"), format: "text", value: (i) => pick(rows[i].error), isLong: true },
-      { key: "fallback", title: title("failures.fallback"), format: "text", value: (i) => pick(rows[i].fallback), isLong: true },
+      { key: "symbol", title: title("table.symbol"), format: "text", value: said("symbol") },
+      { key: "stage", title: title("failures.stage"), format: "text", value: said("stage") },
+      { key: "error", title: title("failures.error"), format: "text", value: said("error"), isLong: true },
+      { key: "fallback", title: title(REPORT.fleet ? "failures.todo" : "failures.fallback"), format: "text", value: said("fallback"), isLong: true },
     ],
   });
 }

@@ -37,6 +37,8 @@ function start() {
     onPaint(paint);
   }
   mountComparison();
+  if (REPORT.fleet) mountFleet();
+  if (REPORT.routing) mountRouting();
   new Chart("monthly", { tabs: () => REPORT.monthly.map((scores) => pick(scores.name)), build: (i) => monthlyFigure(REPORT.monthly[i]) });
   new Chart("deciles", { tabs: () => REPORT.deciles.map((item) => term("segment", item.segment)), build: (i) => decileFigure(REPORT.deciles[i]) });
   new Chart("calibration", {
@@ -45,7 +47,7 @@ function start() {
   });
   mountForecasts();
   mountSymbols();
-  new Chart("training", { tabs: () => REPORT.loss.map((curve) => pick(curve.name)), build: (i) => lossFigure(REPORT.loss[i]) });
+  if (byId("training")) new Chart("training", { tabs: () => REPORT.loss.map((curve) => pick(curve.name)), build: (i) => lossFigure(REPORT.loss[i]) });
   mountFacts();
   mountDefects();
   mountSegments();

@@ -5,10 +5,10 @@ import stat
 import subprocess
 import sys
 
-from barcast.features.compilation import private_folder
+from barcast.core.compilation import private_folder
 
 SHOW = (
-    "from barcast.features import compilation as c; import numba, os;"
+    "from barcast.core import compilation as c; import numba, os;"
     "print(c.CACHED, numba.config.CACHE_DIR, os.environ.get('NUMBA_CACHE_DIR'))"
 )
 
@@ -47,7 +47,7 @@ def test_without_a_folder_kernels_work_uncached(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("")
     code = (
-        "import numpy as np; from barcast.features import kernels, compilation;"
+        "import numpy as np; from barcast.core import compilation; from barcast.features import kernels;"
         "print(compilation.CACHED, len(kernels.ratio.signatures), kernels.ratio(*np.ones((2, 2))).sum())"
     )
     words, told = show(code, NUMBA_CACHE_DIR=str(blocked))

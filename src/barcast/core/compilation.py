@@ -7,18 +7,23 @@ folder can be had the kernels are compiled anew in each process (about ten secon
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import stat
 import sys
 import tempfile
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
-from typing import ParamSpec, TypeVar, cast
+from types import ModuleType
+from typing import Any, ParamSpec, TypeVar, cast
 
 ENVIRONMENT_VARIABLE = "NUMBA_CACHE_DIR"
 
-_log = logging.getLogger("barcast.features")
+_log = logging.getLogger("barcast.core")
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -75,10 +80,46 @@ def _prepare() -> bool:
 
 CACHED = _prepare()
 
-import numba  # noqa: E402  (its configuration is read at import)
 
-if "numba" in sys.modules:  # somebody may have imported it before us
-    numba.core.config.reload_config()
+def _import_numba() -> ModuleType:
+    """Import numba with its array functions, which every kernel loads, and without SciPy, which none needs.
+
+    Numba imports SciPy to see its version and that its BLAS is there; what needs it, ``np.dot`` say, imports
+    it when it is compiled. Nothing of an import is garbage, so nothing looks for any meanwhile.
+    """
+    was_collecting = gc.isenabled()
+    gc.disable()
+    try:
+        with _without_scipy():
+            numba = import_module("numba")
+        with suppress(ImportError, AttributeError):  # another numba may have its rooms elsewhere
+            linalg: Any = import_module("numba.np.linalg")
+            found, linalg.ensure_blas = linalg.ensure_blas, lambda: None
+            try:
+                import_module("numba.np.arraymath")
+            finally:
+                linalg.ensure_blas = found
+        return numba
+    finally:
+        if was_collecting:
+            gc.enable()
+
+
+@contextmanager
+def _without_scipy() -> Iterator[None]:
+    """Let nobody import SciPy meanwhile, where nobody else could: in a process of one thread."""
+    if "scipy" in sys.modules or threading.active_count() > 1:
+        yield
+        return
+    sys.modules["scipy"] = None  # type: ignore[assignment]  # how Python spells "cannot be imported"
+    try:
+        yield
+    finally:
+        del sys.modules["scipy"]
+
+
+numba: Any = _import_numba()  # here, since its configuration is read at import
+numba.core.config.reload_config()  # somebody may have imported it before us
 
 
 def kernel(function: Callable[P, T]) -> Callable[P, T]:

@@ -1,0 +1,425 @@
+"""What dedicated models are worth: presets, averaging, members, the universal model, residuals, routing.
+
+    python benchmarks/fleet_quality_bench.py                # train what is missing; tables of `route`
+    python benchmarks/fleet_quality_bench.py --open-test    # then, once: two contrasts on `test`
+
+Every run is one of the bench's workspace, so a bench that was killed goes on. All learn the rank of the 5-session
+return from `fit`, stop on `stop` and weigh on `weigh`. The first table is of runs, on rows that all of them forecast:
+RankIC, and the log score of the return by one volatility for all, its width of each symbol from `weigh`. The second
+is of the members of `standard`, in units of what they learn. The third is two by two: pooled or a model a symbol,
+LSTM or trees, on the same features, target and rows. Intervals are by blocks of sessions, differences paired.
+"""
+
+import argparse
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from common import (
+    DELAY,
+    HORIZON,
+    RESULTS,
+    SEGMENTS,
+    estimated,
+    log_trial,
+    machine,
+    shown,
+    workspace_for,
+    write_result,
+)
+
+MARKETS = ("cn_a_share", "us_long")
+PRESETS = ("extreme", "fast", "standard", "high", "published")
+#: Which trees stand for dedicated ones beside the universal network.
+FLEET, RESIDUAL, ROUTED, UNIVERSAL = "standard", "standard on residual", "routed", "lstm"
+KEYS = ["symbol", "time"]
+
+
+def asked(market: str) -> dict:
+    """Options of every run of a market."""
+    asof = {"asof": "2025-08-22"} if market == "cn_a_share" else {}
+    return {"segments": SEGMENTS[market], "horizons": (HORIZON,), "report": False, "progress": True, **asof}
+
+
+def trained(market: str) -> dict[str, str]:
+    """Train what is missing; return names of runs by what they are."""
+    import barcast
+
+    place, options = workspace_for(market), asked(market)
+
+    def pooled(model: str, **more) -> str:
+        return barcast.train(model, workspace=place, **options, **more).trained.run.name
+
+    def fleet(kind: str, preset: str, **more) -> str:
+        return barcast.train_fleet(
+            kind=kind, workspace=place, preset=preset, **options, **more
+        ).trained.run.name
+
+    runs = {model: pooled(model) for model in ("ridge", "lightgbm", UNIVERSAL)}
+    runs |= {preset: fleet("trees", preset) for preset in PRESETS}
+    runs[RESIDUAL] = fleet("trees", FLEET, on="residual", universal=runs[UNIVERSAL])
+    runs[ROUTED] = barcast.route(runs[UNIVERSAL], runs[FLEET], workspace=place, progress=True).run.name
+    runs |= {
+        "pooled lstm": pooled("lstm", features="core12"),
+        "pooled trees": pooled("lightgbm", features="core12"),
+        "lstm a symbol": fleet("lstm", "64"),
+    }
+    return runs
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Forecasts of several runs on the rows that all of them have: a column a run."""
+
+    table: pl.DataFrame  # symbol, time, y, sigma, scale, and of each run `NAME` (score) and `NAME y_hat`
+    session: np.ndarray
+    coverage: dict[str, float]
+
+    def rank_ic(self, name: str) -> np.ndarray:
+        """RankIC by session of a run."""
+        from barcast.evaluation.metrics import rank_ic
+
+        y, score = self.table["y"].to_numpy(), self.table[name].to_numpy()
+        return rank_ic(y, score, self.session, int(self.session.max()) + 1)
+
+    def log_score(self, name: str) -> np.ndarray:
+        """Mean log density of the outcomes by session; ``zero`` is a run too."""
+        from barcast.ensemble.densities import log_densities
+
+        y, scale = (self.table[column].to_numpy() for column in ("y", "scale"))
+        y_hat = np.zeros(len(y)) if name == "zero" else self.table[f"{name} y_hat"].to_numpy()
+        density = log_densities(y, y_hat[:, None], scale)[:, 0]
+        return by_session(density, self.session)
+
+
+def by_session(values: np.ndarray, session: np.ndarray) -> np.ndarray:
+    """Mean of finite values by session."""
+    known = np.isfinite(values)
+    num = int(session.max()) + 1
+    count = np.bincount(session[known], minlength=num)
+    with np.errstate(invalid="ignore"):
+        return np.bincount(session[known], values[known], num) / count
+
+
+def outcomes(market: str) -> pl.DataFrame:
+    """Every labelled row of the market: symbol, time, y."""
+    from barcast.core.workspace import Workspace
+    from barcast.pipeline.market import load_market
+    from barcast.pipeline.settings import resolve
+
+    place = Workspace.find(workspace_for(market))
+    options = {name: value for name, value in asked(market).items() if name not in ("report", "progress")}
+    rows = load_market(place, resolve(place, "ridge", options).data)
+    bars = rows.bars
+    return pl.DataFrame({
+        "symbol": np.array(bars.symbols)[bars.symbol_of_row], "time": bars.time, "y": rows.labels.y[:, 0],
+    }).with_columns(pl.col("time").cast(pl.Datetime("us"))).filter(pl.col("y").is_finite())  # fmt: skip
+
+
+def widths(market: str, run: str) -> pl.DataFrame:
+    """The factor of each symbol by which sigma becomes the scale, from `weigh`: symbol, width."""
+    from barcast.ensemble.densities import fit_widths
+
+    table = predictions(market, run, "weigh").filter(pl.col("y").is_not_null()).sort(KEYS)
+    sizes = table.group_by("symbol", maintain_order=True).len()
+    offsets = np.concatenate([[0], np.cumsum(sizes["len"].to_numpy())])
+    width = fit_widths(table["y"].to_numpy(), table["sigma"].to_numpy(), offsets)
+    return sizes.select("symbol").with_columns(width=pl.Series(width))
+
+
+def predictions(market: str, run: str, segment: str) -> pl.DataFrame:
+    """A run's rows of a segment."""
+    from barcast.core.predictions import read_predictions
+    from barcast.core.runs import open_run
+    from barcast.core.workspace import Workspace
+
+    place = Workspace.find(workspace_for(market))
+    return read_predictions(open_run(place, run).predictions, segment=segment, horizon=HORIZON)
+
+
+def common_rows(market: str, runs: dict[str, str], segment: str, y: pl.DataFrame) -> Rows:
+    """Join the runs on the rows that all of them forecast."""
+    first = next(iter(runs.values()))
+    base = predictions(market, first, segment).select(*KEYS, "sigma").join(y, on=KEYS)
+    table, coverage = base.join(widths(market, first), on="symbol"), {}
+    for name, run in runs.items():
+        own = predictions(market, run, segment).select(
+            *KEYS, pl.col("score").alias(name), pl.col("y_hat").alias(f"{name} y_hat")
+        )
+        coverage[name] = len(base.join(own, on=KEYS, how="semi")) / len(base)
+        table = table.join(own, on=KEYS)
+    table = table.with_columns(scale=pl.col("sigma") * pl.col("width")).sort(KEYS)
+    session = table["time"].rank("dense").to_numpy().astype(np.int64) - 1
+    return Rows(table, session, coverage)
+
+
+def runs_lines(market: str, rows: Rows, facts: dict[str, dict]) -> list[str]:
+    """Tabulate runs: skill, log score, cost."""
+    lines = [
+        f"`route`, {len(np.unique(rows.session))} sessions, {rows.table['symbol'].n_unique():,} symbols that all "
+        "forecast; log score in thousandths of a nat.", "",
+        f"| run | RankIC | less {UNIVERSAL} | log score less zero | coverage | seconds | kB a symbol |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]  # fmt: skip
+    zero, ours = rows.log_score("zero"), rows.rank_ic(UNIVERSAL)
+    for name, fact in facts.items():
+        series = rows.rank_ic(name)
+        paired = "" if name == UNIVERSAL else shown(series - ours)
+        lines.append(
+            f"| {name} | {shown(series)} | {paired} | {shown(1e3 * (rows.log_score(name) - zero), 2)} "
+            f"| {rows.coverage[name]:.0%} | {fact['seconds']:,.0f} | {fact['kB']:,.1f} |"
+        )
+        log_trial(
+            benchmark="fleet_quality", data=market, segment="route", model=name, value=estimated(series)[0]
+        )
+    return lines
+
+
+def members_lines(market: str, run: str) -> list[str]:
+    """Tabulate the members of a fleet's ensembles beside their averages, on `route`, in units of the target."""
+    said = Members.of(market, run, "route")
+    lines = [
+        f"Members of `{FLEET}` on `route`, {len(np.unique(said.session))} sessions, in units of the rank they learn.", "",
+        "| forecast | RankIC | log score less zero, thousandths of a nat |", "| --- | ---: | ---: |",
+    ]  # fmt: skip
+    zero = said.log_score({"zero": 1.0})
+    for name, weights in said.mixtures().items():
+        ic = "" if name == "zero" else shown(said.rank_ic(weights))
+        lines.append(f"| {name} | {ic} | {shown(1e3 * (said.log_score(weights) - zero), 2)} |")
+    own, equal = said.mixtures()["BMA"], said.mixtures()["equal weights, zero among them"]
+    plain = said.mixtures()["equal weights of the trees"]
+    for name, other in (("equal weights, zero among them", equal), ("equal weights of the trees", plain)):
+        ic = shown(said.rank_ic(own) - said.rank_ic(other))
+        score = shown(1e3 * (said.log_score(own) - said.log_score(other)), 2)
+        lines.append(f"| BMA less {name} | {ic} | {score} |")
+    return lines
+
+
+@dataclass(frozen=True)
+class Members:
+    """What each member says of the labelled rows of a segment: n rows, K members, zero the last."""
+
+    names: tuple[str, ...]
+    output: np.ndarray  # (n, K)
+    weights: np.ndarray  # (n, K), of the row's symbol
+    y: np.ndarray
+    density: np.ndarray  # (n, K)
+    session: np.ndarray
+
+    @classmethod
+    def of(cls, market: str, name: str, segment: str) -> "Members":
+        """Let the stored ensembles of a fleet answer."""
+        from barcast.core.predictions import SEGMENTS as NAMES
+        from barcast.core.runs import open_run
+        from barcast.core.workspace import Workspace
+        from barcast.ensemble.densities import fit_widths, log_densities
+        from barcast.fleet.ledger import LEDGER, Ledger
+        from barcast.pipeline.dataset import build_dataset, resolve_features
+        from barcast.pipeline.fleet_rows import fleet_data, owners_of
+        from barcast.pipeline.fleet_trees import TREES
+        from barcast.pipeline.fleet_weights import WEIGHTS
+        from barcast.pipeline.market import load_market
+        from barcast.pipeline.settings import from_run
+
+        place = Workspace.find(workspace_for(market))
+        run = open_run(place, name)
+        config = from_run(run.read("config.json"))
+        dataset = build_dataset(
+            load_market(place, config.data),
+            place,
+            resolve_features(place, config.data.features),
+            tabular=True,
+        )
+        data, packed = fleet_data(dataset), TREES.served(run).packed
+        with Ledger.open(run.fleet / LEDGER) as ledger:
+            kept, constants = ledger.pooled(WEIGHTS), ledger.meta()["constants"]
+        places = {symbol: position for position, symbol in enumerate(packed.symbols)}
+        owner = np.array([places.get(symbol, -1) for symbol in data.symbols])
+
+        def rows_of(name: str) -> np.ndarray:
+            known = np.isfinite(data.target[:, 0]) & (data.segment == NAMES.index(name))
+            rows = np.flatnonzero(known)
+            return rows[owner[owners_of(data, rows)] >= 0]
+
+        before, rows = rows_of("stop"), rows_of(segment)
+        counts = np.bincount(owners_of(data, before), minlength=len(data.symbols))
+        width = fit_widths(
+            data.target[before, 0].astype(float), np.ones(len(before)), np.concatenate([[0], np.cumsum(counts)])
+        )  # fmt: skip
+        symbol = owners_of(data, rows)
+        trees = packed.members(np.asarray(data.inputs[rows], np.float32), owner[symbol])[:, 0]
+        fixed = np.broadcast_to(constants["values"][0], (len(rows), len(constants["names"])))
+        output = np.concatenate([trees, fixed], axis=1)
+        by_symbol = np.array([kept[one][0]["weights"] for one in packed.symbols])
+        y = data.target[rows, 0].astype(float)
+        session = data.session[rows].astype(np.int64)
+        return cls(
+            ("forest", "xgboost", "lightgbm", *constants["names"]), output, by_symbol[owner[symbol]], y,
+            log_densities(y, output, width[symbol]), session - session.min(),
+        )  # fmt: skip
+
+    def mixtures(self) -> dict[str, dict[str, float] | None]:
+        """Weights by member of what is compared; None: each symbol's own."""
+        trees = [name for name in self.names if name in ("forest", "xgboost", "lightgbm")]
+        return {
+            "BMA": None,
+            "equal weights of the trees": dict.fromkeys(trees, 1 / len(trees)),
+            "equal weights, zero among them": dict.fromkeys(self.names, 1 / len(self.names)),
+            **{name: {name: 1.0} for name in self.names},
+        }
+
+    def _shares(self, weights: dict[str, float] | None) -> np.ndarray:
+        if weights is None:
+            return self.weights
+        return np.broadcast_to([weights.get(name, 0.0) for name in self.names], self.output.shape)
+
+    def rank_ic(self, weights: dict[str, float] | None) -> np.ndarray:
+        """RankIC by session of a weighted mean."""
+        from barcast.evaluation.metrics import rank_ic
+
+        score = (self._shares(weights) * self.output).sum(axis=1)
+        return rank_ic(self.y, score, self.session, int(self.session.max()) + 1)
+
+    def log_score(self, weights: dict[str, float] | None) -> np.ndarray:
+        """Mean log density of the mixture by session."""
+        from barcast.ensemble.densities import mixture_log_score
+
+        return by_session(mixture_log_score(self.density, self._shares(weights)), self.session)
+
+
+def square_lines(rows: Rows, facts: dict[str, dict], added: float) -> list[str]:
+    """Tabulate two by two."""
+    cells = {
+        ("pooled", "LSTM"): "pooled lstm", ("pooled", "trees"): "pooled trees",
+        ("a symbol", "LSTM"): "lstm a symbol", ("a symbol", "trees"): FLEET,
+    }  # fmt: skip
+    lines = [
+        "Two by two: `core12`, the same target and rows. To add a symbol: seconds of computing; a pooled LSTM serves it "
+        "at once as unknown, or learns its embedding (with the store's reading). To update: the whole training again.", "",
+        "| models | kind | RankIC on `route` | less pooled LSTM | coverage | add a symbol | update | disk |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]  # fmt: skip
+    base = rows.rank_ic("pooled lstm")
+    for (models, kind), name in cells.items():
+        series, fact = rows.rank_ic(name), facts[name]
+        own = fact.get("a symbol", added if kind == "LSTM" else 0.0)
+        lines.append(
+            f"| {models} | {kind} | {shown(series)} | {'' if name == 'pooled lstm' else shown(series - base)} "
+            f"| {rows.coverage[name]:.0%} | {own:.2f} s | {fact['seconds']:,.0f} s | {fact['MB']:,.1f} MB |"
+        )
+    return lines
+
+
+def facts_of(market: str, run: str) -> dict:
+    """Seconds of training and size of a run, and what a symbol of a fleet takes."""
+    from barcast.core.runs import open_run
+    from barcast.core.workspace import Workspace
+
+    info = open_run(Workspace.find(workspace_for(market)), run).info
+    size = info["weights_bytes"] + info.get("ledger_bytes", 0)
+    found = {"seconds": info["train_seconds"], "MB": size / 1e6, "kB": size / 1e3 / info["num_symbols"]}
+    if info.get("num_models"):
+        found |= {"a symbol": info["fit_seconds"] / info["num_models"], "kB": size / 1e3 / info["num_models"]}
+    return found
+
+
+def seconds_to_add(market: str) -> float:
+    """Seconds in which a symbol that a pooled LSTM never saw gets an embedding, the store's reading included."""
+    import time
+
+    import barcast
+
+    place = workspace_for(market)
+    symbols = outcomes(market)["symbol"].value_counts(sort=True)["symbol"][:201].to_list()
+    run = barcast.train("lstm", workspace=place, symbols=symbols[:200], **asked(market)).trained.run.name
+    started = time.perf_counter()
+    barcast.adapt(run, workspace=place, symbols=symbols[200], anyway=True)
+    return time.perf_counter() - started
+
+
+def test_lines(market: str, runs: dict[str, str], y: pl.DataFrame) -> list[str]:
+    """Open `test` for the contrasts that were named beforehand."""
+    named = [RESIDUAL, ROUTED, FLEET, UNIVERSAL]
+    rows = common_rows(market, {name: runs[name] for name in named}, "test", y)
+    ours = rows.rank_ic(UNIVERSAL)
+    lines = [
+        f"`test`, {len(np.unique(rows.session))} sessions, opened once:", "",
+        f"| run | RankIC | less {UNIVERSAL} |", "| --- | ---: | ---: |",
+    ]  # fmt: skip
+    for name in named:
+        series = rows.rank_ic(name)
+        lines.append(f"| {name} | {shown(series)} | {'' if name == UNIVERSAL else shown(series - ours)} |")
+        mean, low, high = estimated(series - ours) if name != UNIVERSAL else estimated(series)
+        log_trial(
+            benchmark="fleet_quality", data=market, segment="test", model=name, value=mean, low=low, high=high
+        )
+    said = Members.of(market, runs[FLEET], "test")
+    mixtures = said.mixtures()
+    plain = mixtures["equal weights of the trees"]
+    ic = said.rank_ic(None) - said.rank_ic(plain)
+    score = 1e3 * (said.log_score(None) - said.log_score(plain))
+    lines += [
+        "", f"BMA less equal weights of the trees on `test`: RankIC {shown(ic)}, log score {shown(score, 2)} "
+        "thousandths of a nat.",
+    ]  # fmt: skip
+    return lines
+
+
+def opened(market: str) -> bool:
+    """Whether this benchmark has looked at `test` of a market."""
+    import json
+
+    lines = (RESULTS / "trials.jsonl").read_text(encoding="utf-8").splitlines()
+    found = [json.loads(line) for line in lines]
+    return any(
+        one["benchmark"] == "fleet_quality" and one["data"] == market and one.get("segment") == "test"
+        for one in found
+    )
+
+
+def market_lines(market: str, *, open_test: bool) -> list[str]:
+    """All tables of a market."""
+    runs, y = trained(market), outcomes(market)
+    facts = {name: facts_of(market, run) for name, run in runs.items()}
+    lines = [f"## {market}", ""]
+    first = {
+        name: run
+        for name, run in runs.items()
+        if name not in ("pooled lstm", "pooled trees", "lstm a symbol")
+    }
+    rows = common_rows(market, first, "route", y)
+    lines += [*runs_lines(market, rows, {name: facts[name] for name in first}), ""]
+    lines += [*members_lines(market, runs[FLEET]), ""]
+    four = {name: runs[name] for name in ("pooled lstm", "pooled trees", "lstm a symbol", FLEET)}
+    square = common_rows(market, four, "route", y)
+    lines += [*square_lines(square, facts, seconds_to_add(market)), ""]
+    if open_test:
+        if opened(market):
+            raise SystemExit(f"`test` of {market} has been opened by this benchmark: see trials.jsonl")
+        lines += [*test_lines(market, runs, y), ""]
+    return lines
+
+
+def main() -> None:
+    """Train what is missing and write the tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--markets", default=",".join(MARKETS))
+    parser.add_argument("--open-test", action="store_true", help="once, when all else is decided")
+    given = parser.parse_args()
+    head = [
+        f"Rank of the {HORIZON}-session return, {DELAY} session of delay, {machine()}. 95 % intervals by blocks of sessions.",
+        "",
+    ]  # fmt: skip
+    lines = [
+        line
+        for market in given.markets.split(",")
+        for line in market_lines(market, open_test=given.open_test)
+    ]
+    write_result("fleet_quality", "\n".join([*head, *lines]))
+
+
+if __name__ == "__main__":
+    main()

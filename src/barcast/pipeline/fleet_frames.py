@@ -1,0 +1,335 @@
+"""A fleet on users' own frames: the engine of ``barcast fleet trees`` without a market store.
+
+::
+
+    SAVE_DIR/training_summary.json   how it went: the seal of a finished fit
+             fleet.json              columns and settings, for whoever predicts
+             fleet/fleet.sqlite      the ledger: every symbol's fate and model
+             fleet/models.bin        all models and weights, derived from it
+
+The calendar of all indices is one purged fold: what comes first is cut into `fit`, `stop` and `weigh`; what
+comes last, the validation, judges and neither teaches nor chooses.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from barcast.core.arrays import F64
+from barcast.core.config import digest, to_plain
+from barcast.core.errors import DataError, RunError, UsageError
+from barcast.core.progress import Progress
+from barcast.core.runs import RunFolder
+from barcast.core.texts import counted, some
+from barcast.fleet.calibrate import NUM_POINTS
+from barcast.fleet.ledger import LEDGER, Ledger
+from barcast.fleet.limits import Limits
+from barcast.models.dedicated import FleetTreesConfig
+from barcast.pipeline.fleet import FleetHow, check_own_options, fit_lessons
+from barcast.pipeline.fleet_cv import CvOptions, cut_folds
+from barcast.pipeline.fleet_engine import Served
+from barcast.pipeline.fleet_folds import CrossValidation, FoldLessons, Folds, cross_validate, judged_forecasts
+from barcast.pipeline.fleet_lessons import Lessons
+from barcast.pipeline.fleet_rows import teaching_counts
+from barcast.pipeline.fleet_trees import LADDERS, TREES
+from barcast.pipeline.frame_rows import FrameRows, read_frames, rows_to_predict
+from barcast.pipeline.frame_summary import Before, summary_of
+from barcast.pipeline.settings import DataConfig, RunConfig
+from barcast.splits import Fold, fold_segments, purged_folds
+from barcast.store.lock import writer_lock
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from barcast.pipeline.frame_tables import Column, Frame
+
+SUMMARY_FILE, FLEET_FILE = "training_summary.json", "fleet.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameOptions:
+    """What shapes a fleet of frames.
+
+    Attributes
+    ----------
+    preset : str
+    min_rows : int
+        Fewest training rows of a model.
+    label_sessions : int
+        Rows after its own that a row's target reaches.
+    validation_share : float
+        Share of the calendar, at its end, that judges.
+    seed : int
+    index : str
+        Column that holds the index; empty: pandas' own.
+    symbol_options : mapping
+        What differs for single symbols.
+    """
+
+    preset: str = "standard"
+    min_rows: int = 500
+    label_sessions: int = 1
+    validation_share: float = 0.2
+    seed: int = 0
+    index: str = ""
+    symbol_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.label_sessions < 1:
+            raise UsageError(
+                f"`label_sessions` is {self.label_sessions}: a target is known one row later at the earliest",
+                "label_sessions=1 for the next row's return, 5 for that of five rows",
+            )
+        if not 0 < self.validation_share < 1:
+            raise UsageError(
+                f"`validation_share` is {self.validation_share}: some rows must teach, and some judge",
+                "left out, it is 0.2",
+            )
+
+    @property
+    def config(self) -> RunConfig:
+        """What the engine reads."""
+        own = {symbol: dict(options) for symbol, options in self.symbol_options.items()}
+        model = FleetTreesConfig(preset=self.preset, min_rows=self.min_rows, symbol_options=own)  # type: ignore[arg-type]
+        return RunConfig("fleet-trees", self.seed, DataConfig(), model, None)
+
+
+@dataclass(frozen=True)
+class FrameFleet:
+    """A fitted fleet of frames.
+
+    Attributes
+    ----------
+    folder : Path
+        Where it rests.
+    summary : dict
+        Also in ``training_summary.json``: ``successful_stocks``, ``failed_stocks``, ``failures`` (reason by
+        symbol), ``total_training_time_hours``, ``validation``, ``symbols`` and more.
+    told : mapping
+        Columns, kind of index and settings, as in ``fleet.json``.
+    served : Served
+        The models.
+    """
+
+    folder: Path
+    summary: dict[str, Any]
+    told: Mapping[str, Any] = field(repr=False)
+    served: Served = field(repr=False)
+
+    @classmethod
+    def load(cls, folder: Path) -> FrameFleet:
+        """Open what was fitted before.
+
+        Raises
+        ------
+        RunError
+            Where no fit was finished.
+        """
+        run = RunFolder(folder)
+        if not (folder / SUMMARY_FILE).is_file() or not run.read(SUMMARY_FILE)["successful_stocks"]:
+            raise RunError(f"{folder} holds no finished fleet", "FleetTrainer(...).fit(..., save_dir=...)")
+        return cls(folder, run.read(SUMMARY_FILE), run.read(FLEET_FILE), TREES.served(run))
+
+    def predict(self, features: Mapping[str, Frame]) -> pd.DataFrame | pl.DataFrame:
+        """Forecast the target of every row.
+
+        Parameters
+        ----------
+        features : mapping of str to frame
+            As given to ``fit``; more columns may be there, the order does not matter.
+
+        Returns
+        -------
+        pandas or polars frame, as the first of the features
+            A row for each value of an index, in order, and a column for each symbol; missing where there is
+            no row, an input of it is missing, or the symbol has no model.
+
+        Raises
+        ------
+        DataError
+            On frames that cannot be used, each with its reason.
+        """
+        told = self.told
+        rows = rows_to_predict(features, told["columns"], told["kind"], told["index"])
+        data = rows.data(np.full(len(rows.session), -1, np.int8))
+        scores = self.served.scores(data, np.arange(len(rows.session)))[:, 0]
+        spans = {
+            symbol: scores[first:stop]
+            for symbol, first, stop in zip(rows.symbols, rows.offsets[:-1], rows.offsets[1:], strict=True)
+        }
+        return _as_frame({name: (frame, spans[str(name)]) for name, frame in features.items()}, told["index"])
+
+
+def fit_frames(
+    features: Mapping[str, Frame], targets: Mapping[str, Column], folder: Path, options: FrameOptions,
+    how: FleetHow, *, fresh: bool = False, progress: Progress | None = None,
+) -> FrameFleet:  # fmt: skip
+    """Fit a fleet on frames, or go on with it: only symbols whose rows or settings changed are fitted again.
+
+    Parameters
+    ----------
+    folder : Path
+        Made where it is not.
+    fresh : bool
+        Begin anew, whatever is there.
+
+    Raises
+    ------
+    UsageError
+        On settings that make no sense.
+    DataError
+        When no symbol can be given a model; the reasons of all of them are in the summary.
+    StoreBusyError
+        When another process writes the folder.
+    """
+    progress, started = progress or Progress(enabled=False), time.perf_counter()
+    rows = _checked(features, targets, options, progress)
+    (fold,) = purged_folds(
+        len(rows.calendar), 1, label_sessions=options.label_sessions, train_share=1 - options.validation_share
+    )
+    part, run = _lessons(rows, fold, options), RunFolder(folder)
+    with writer_lock(folder):
+        (folder / SUMMARY_FILE).unlink(missing_ok=True)
+        if fresh:
+            shutil.rmtree(run.fleet, ignore_errors=True)
+        before = _finished_before(run, rows, progress)
+        run.write(FLEET_FILE, {**to_plain(options), "columns": rows.columns, "kind": rows.kind})
+        summary = partial(summary_of, run, rows, part.lessons.data, before, started)
+        try:
+            served = fit_lessons(options.config, part.lessons, run, progress, how).served
+            if _reset_measured(run, options.preset, how.limits, progress):
+                alone = replace(how, limits=Limits())  # one worker: no more memory than was held before
+                served = fit_lessons(options.config, part.lessons, run, progress, alone).served
+        except DataError:
+            run.write(SUMMARY_FILE, summary(None))
+            raise
+        run.write(SUMMARY_FILE, summary(judged_forecasts(part, served)))
+    return FrameFleet(folder, run.read(SUMMARY_FILE), run.read(FLEET_FILE), served)
+
+
+def cross_validate_frames(
+    features: Mapping[str, Frame], targets: Mapping[str, Column], options: FrameOptions, cut: CvOptions,
+    how: FleetHow, *, folder: Path | None = None, progress: Progress | None = None,
+) -> CrossValidation:  # fmt: skip
+    """Judge a fleet of frames by purged folds; with a folder a call that was killed goes on.
+
+    Raises
+    ------
+    UsageError
+        On settings that make no sense, or folds that leave a part without a label.
+    DataError
+        When no symbol can be fitted in any fold.
+    """
+    progress = progress or Progress(enabled=False)
+    rows = _checked(features, targets, options, progress)
+    folds = cut_folds(len(rows.calendar), cut, options.label_sessions)
+    asked = Folds(
+        folds, cut.scheme, (options.label_sessions, 0), [str(key) for key in rows.calendar],
+        lambda place: _lessons(rows, folds[place], options), rows.failures,
+    )  # fmt: skip
+    name = digest([rows.digest(), to_plain(options), [fold.plain() for fold in folds]])
+    num_symbols = len(rows.symbols) + len(rows.failures)
+    with _place_of(folder, f"cv-{name[:12]}") as place:
+        found = cross_validate(place, asked, options.config, how, progress, num_symbols=num_symbols)
+    return found if folder else replace(found, folder="")
+
+
+@contextmanager
+def _place_of(folder: Path | None, name: str) -> Iterator[Path]:
+    """Give a folder inside another, or one that is gone afterwards."""
+    if folder is None:
+        with TemporaryDirectory() as temporary:
+            yield Path(temporary)
+        return
+    with writer_lock(folder / name):
+        yield folder / name
+
+
+def _checked(
+    features: Mapping[str, Frame], targets: Mapping[str, Column], options: FrameOptions, progress: Progress
+) -> FrameRows:
+    """Read the frames, refuse settings that no fit could read, and say who has no part in it."""
+    rows = read_frames(features, targets, options.index)
+    check_own_options(options.config, [*rows.symbols, *rows.failures], rows.columns, "features")
+    progress.note(
+        f"{counted(len(rows.symbols), 'symbol')}, {counted(len(rows.session), 'row')} of "
+        f"{counted(len(rows.columns), 'column')}"
+    )
+    if rows.failures:
+        told = [f"{symbol}: {reason}" for symbol, reason in rows.failures.items()]
+        progress.note(f"{counted(len(told), 'symbol')} cannot be used: {some(told, '; ', 3)}")
+    if rows.ignored:
+        told = [f"{symbol}: {', '.join(names)}" for symbol, names in rows.ignored.items()]
+        progress.note(f"columns that others do not have are left out: {some(told, '; ', 3)}")
+    return rows
+
+
+def _lessons(rows: FrameRows, fold: Fold, options: FrameOptions) -> FoldLessons:
+    """Return what a fold of the calendar is fitted on and judged by."""
+    known_at = rows.known_at(options.label_sessions)
+    data = rows.data(fold_segments(len(rows.calendar), fold, rows.session, known_at))
+    # targets have no unit that we know: one width a symbol, and the mean of all is a member
+    lessons = Lessons(
+        data, rows.columns, "features", (options.label_sessions,), teaching_counts(data).astype(np.float64),
+        (np.broadcast_to(1.0, rows.session.shape),), True, {"seed": options.seed},
+    )  # fmt: skip
+    return FoldLessons(lessons, rows.target[:, None], lambda weigh, scores: lambda given: given)
+
+
+def _finished_before(run: RunFolder, rows: FrameRows, progress: Progress) -> Before:
+    """Return what an earlier call finished; symbols that are not given any more are dropped."""
+    with Ledger.create(run.fleet / LEDGER) as ledger:
+        known = ledger.rows()
+        gone = [row.symbol for row in known if row.symbol not in set(rows.symbols)]
+        ledger.forget(gone)
+    if gone:
+        progress.note(f"{counted(len(gone), 'symbol')} of an earlier call dropped: {some(gone)}")
+    return {row.symbol: (row.finished_at, row.content) for row in known if row.status == "done"}
+
+
+def _reset_measured(run: RunFolder, preset: str, limits: Limits, progress: Progress) -> bool:
+    """Let those be fitted again that have a lighter preset only because it was measured on them.
+
+    Of thousands they are a few; of ten symbols two would have less than the others for no reason of theirs.
+    """
+    with Ledger.open(run.fleet / LEDGER, readonly=False) as ledger:
+        done = ledger.rows(status=["done"])
+        slowest = max((row.seconds for row in done if row.preset == preset), default=math.inf)
+        lighter = [row.symbol for row in done if row.preset != preset]
+        most = NUM_POINTS * (len(LADDERS[preset]) - 1)
+        allowed = sys.float_info.max if limits.time_per_symbol is None else limits.time_per_symbol
+        if not lighter or len(lighter) > most or slowest > allowed:
+            return False
+        ledger.reset(lighter)
+    progress.note(f"{counted(len(lighter), 'symbol')} measured with lighter presets get `{preset}` too")
+    return True
+
+
+def _as_frame(found: Mapping[str, tuple[Any, F64]], index: str) -> pd.DataFrame | pl.DataFrame:
+    first = next(iter(found.values()))[0]
+    if isinstance(first, pl.DataFrame):
+        long = pl.concat([
+            frame.select(index, _symbol=pl.lit(symbol), _said=pl.Series(scores).fill_nan(None))
+            for symbol, (frame, scores) in found.items()
+        ])  # fmt: skip
+        return long.pivot(on="_symbol", index=index, values="_said").sort(index)
+    import pandas as pd  # the user brought it
+
+    columns = {
+        symbol: pd.Series(scores, index=frame.set_index(index).index if index else frame.index)
+        for symbol, (frame, scores) in found.items()
+    }
+    return pd.concat(columns, axis=1, sort=True)
