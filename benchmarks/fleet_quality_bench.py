@@ -49,12 +49,10 @@ def trained(market: str) -> dict[str, str]:
     place, options = workspace_for(market), asked(market)
 
     def pooled(model: str, **more) -> str:
-        return barcast.train(model, workspace=place, **options, **more).trained.run.name
+        return barcast.train(model, workspace=place, **options, **more).run.name
 
     def fleet(kind: str, preset: str, **more) -> str:
-        return barcast.train_fleet(
-            kind=kind, workspace=place, preset=preset, **options, **more
-        ).trained.run.name
+        return barcast.train_fleet(kind=kind, workspace=place, preset=preset, **options, **more).run.name
 
     runs = {model: pooled(model) for model in ("ridge", "lightgbm", UNIVERSAL)}
     runs |= {preset: fleet("trees", preset) for preset in PRESETS}
@@ -332,7 +330,7 @@ def seconds_to_add(market: str) -> float:
 
     place = workspace_for(market)
     symbols = outcomes(market)["symbol"].value_counts(sort=True)["symbol"][:201].to_list()
-    run = barcast.train("lstm", workspace=place, symbols=symbols[:200], **asked(market)).trained.run.name
+    run = barcast.train("lstm", workspace=place, symbols=symbols[:200], **asked(market)).run.name
     started = time.perf_counter()
     barcast.adapt(run, workspace=place, symbols=symbols[200], anyway=True)
     return time.perf_counter() - started

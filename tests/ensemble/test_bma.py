@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from barcast.core.errors import UsageError
-from barcast.ensemble.bma import Averaging, average, shared_priors
+from barcast.ensemble.bma import Averaging, average
 from barcast.ensemble.densities import log_densities, mixture_log_score
 from tests.ensemble.markets import pseudo_bma
 
@@ -238,28 +238,6 @@ def test_a_symbols_own_weights_do_not_depend_on_its_company_or_on_parts(monkeypa
     monkeypatch.setattr("barcast.ensemble.bma._HELD", 200)
     parts = average(values, offsets, session, 1, members=names(3), options=FEW)
     np.testing.assert_allclose(parts.weights, together.weights, atol=1e-12)
-
-
-def test_duplicates_share_one_prior_where_asked():
-    rng = np.random.default_rng(0)
-    one = rng.normal(size=200)
-    y_hat = np.stack([np.zeros(200), one, one + 1e-3 * rng.normal(size=200), rng.normal(size=200)], axis=1)
-    y_hat[100:, 2] = rng.normal(size=100)  # a copy in the first symbol only
-    priors = shared_priors(y_hat, np.array([0, 100, 200]))
-    np.testing.assert_allclose(priors, [[1 / 3, 1 / 6, 1 / 6, 1 / 3], [0.25] * 4], atol=1e-12)
-    values = np.repeat(rng.normal(size=(200, 1)), 4, axis=1)
-    found = average(
-        values, np.array([0, 100, 200]), np.tile(np.arange(100), 2), 1, members=names(4), prior=priors
-    )
-    np.testing.assert_allclose(found.own, priors, atol=1e-12)
-
-
-def test_what_is_alike_through_another_is_one_opinion():
-    rng = np.random.default_rng(1)
-    base, step = rng.normal(size=(2, 500))
-    chain = np.stack([base, base + 0.1 * step, base + 0.2 * step, rng.normal(size=500)], axis=1)
-    assert np.corrcoef(chain[:, 0], chain[:, 2])[0, 1] < 0.99 < np.corrcoef(chain[:, 0], chain[:, 1])[0, 1]
-    np.testing.assert_allclose(shared_priors(chain, np.array([0, 500])), [[1 / 6] * 3 + [0.5]], atol=1e-12)
 
 
 def test_evidence_adds_up():

@@ -4,7 +4,7 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from barcast.ensemble.densities import fit_widths, log_densities, mixture_log_score, mixture_moments
+from barcast.ensemble.densities import fit_widths, log_densities, mixture_log_score
 
 FAMILIES = {"normal": scipy.stats.norm(), "student": scipy.stats.t(5)}
 
@@ -50,23 +50,7 @@ def test_short_symbols_lean_on_the_market_and_nothing_gives_one():
     np.testing.assert_array_equal(fit_widths(np.ones(3), np.zeros(3), np.array([0, 2, 3])), [1.0, 1.0])
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_moments_of_the_mixture_are_those_of_its_draws(family):
-    rng = np.random.default_rng(4)
-    y_hat, weights = np.array([[0.0, 1.0, 3.0]]), np.array([[0.5, 0.3, 0.2]])
-    mean, variance = mixture_moments(y_hat, np.array([0.7]), weights, family)
-    drawn = y_hat[0, rng.choice(3, 400_000, p=weights[0])] + 0.7 * FAMILIES[family].rvs(
-        400_000, random_state=5
-    )
-    assert mean[0] == pytest.approx(drawn.mean(), abs=0.01)
-    assert variance[0] == pytest.approx(drawn.var(), rel=0.02)
-    expected = (weights * (FAMILIES[family].var() * 0.49 + y_hat**2)).sum() - mean[0] ** 2
-    assert variance[0] == pytest.approx(expected)
-
-
 def test_a_member_missing_on_a_row_leaves_its_weight_to_the_others():
-    mean, _ = mixture_moments(np.array([[1.0, np.nan], [np.nan, np.nan]]), np.ones(2), np.full((2, 2), 0.5))
-    np.testing.assert_array_equal(mean, [1.0, np.nan])
     score = mixture_log_score(
         np.array([[-1.0, np.nan], [np.nan, np.nan], [-1.0, -2.0]]), np.full((3, 2), 0.5)
     )

@@ -128,7 +128,7 @@ def test_planted_gains_are_found():
     gain, has = planted()
     found = decide(gain, horizon=1)
     assert found.dedicated[has].all()
-    assert found.departures.share_alike < 0.9 and found.departures.spread == pytest.approx(0.23, abs=0.1)
+    assert found.departures.shares[0] < 0.9 and found.departures.spread == pytest.approx(0.23, abs=0.1)
     gain[:, ~has] -= 0.3
     np.testing.assert_array_equal(decide(gain, horizon=1).dedicated, has)
 

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from barcast.core.errors import ResourceError, UsageError
-from barcast.fleet.budget import UNIVERSAL, Candidates, assign, make_plan
-from barcast.fleet.calibrate import CostModel, Line
+from barcast.fleet.budget import UNIVERSAL, Candidates, assign, make_plan, only_measured
+from barcast.fleet.calibrate import CostModel, Line, Measured
 from barcast.fleet.limits import Limits, num_workers, parse_duration, parse_size, size_text
 from barcast.fleet.queue import Queue
 
@@ -211,3 +211,24 @@ def test_put_back_symbols_wait_for_the_next_plan():
     assert queue.waiting.tolist() == [2]
     queue.set(np.zeros(3, np.int64), np.ones(3))
     assert queue.next(1) == 2
+
+
+@pytest.mark.parametrize(
+    ("limits", "found"),
+    [
+        ({}, ["short"]),
+        ({"time_per_symbol": 1.0}, ["short"]),
+        ({"time_per_symbol": 0.7}, []),  # only a shorter one had it within the time
+        ({"max_memory": 1000 * MB}, ["short"]),
+        ({"max_memory": 400 * MB}, []),
+        ({"budget": 60.0}, []),
+    ],
+)
+def test_only_what_the_limits_allow_is_fitted_again_with_the_preset_asked_for(limits, found):
+    known = [
+        Measured("short", "fast", 1000, 0.2, 210 * MB, 100),
+        Measured("long", "fast", 2500, 0.4, 230 * MB, 100),  # planned lighter: longer than who had the other
+        *(Measured(f"S{n}", "high", n, 75e-5 * n, 300 * MB + n * MB // 10, 100) for n in (800, 1200, 2400)),
+    ]
+    again = only_measured(("fast", "high"), known, Limits(**limits), base_bytes=100 * MB)
+    assert [each.symbol for each in again] == found

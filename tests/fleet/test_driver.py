@@ -170,6 +170,7 @@ def test_a_lost_unit_is_tried_once_more_then_failed_with_its_reason():
     assert len({unit.preset for _, unit in machine.fits if unit.symbols == ("S00020",)}) == 1
     assert len(summary.done) == 59
     assert "59 symbols fitted, 1 failed, 0 left universal" in summary.render()
+    assert "; about 4.07G of memory at most" in summary.render()
 
 
 def test_bad_symbols_fail_alone_and_a_market_of_them_says_so():

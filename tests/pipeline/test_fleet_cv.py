@@ -1,6 +1,9 @@
 """Purged cross-validation of a fleet: what folds read, what they say, and that they stop before `route`."""
 
 import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -8,17 +11,20 @@ import pytest
 
 import barcast
 from barcast.cli.app import _run
-from barcast.core.errors import DataError, UsageError
+from barcast.core.errors import DataError, RunError, UsageError
+from barcast.core.runs import RunFolder
 from barcast.core.workspace import Workspace
 from barcast.features import feature_set
 from barcast.fleet.data import SymbolData
+from barcast.fleet.limits import Limits
 from barcast.fleet.trees.fit import fit_symbol, predictions
 from barcast.fleet.trees.presets import MEMBERS, configured
 from barcast.pipeline.dataset import build_dataset
 from barcast.pipeline.fleet import FleetHow
 from barcast.pipeline.fleet_cv import CvOptions, _lessons, cut_folds, fleet_cross_validation
+from barcast.pipeline.fleet_folds import _is_finished
 from barcast.pipeline.market import known_at_of, load_market
-from barcast.pipeline.settings import resolve
+from barcast.pipeline.settings import Tuned, resolve
 from barcast.splits import check_disjoint
 from tests.journey.test_journey import DECLARED, write_market
 
@@ -154,11 +160,55 @@ def test_the_same_call_fits_nothing_again_and_failures_are_named(place, found, m
         raise AssertionError("fitted again")
 
     monkeypatch.setattr("barcast.pipeline.fleet_folds.fit_lessons", refuse)
+    (Path(found.folder) / "folds" / "0" / "fleet").mkdir()  # as a kill after the last file leaves it
     again = validate(place)
     assert again.forecasts.equals(found.forecasts) and again.overall == found.overall
     left = sorted(path.name for path in Workspace(place).runs.glob("cv-*/folds/0/*"))
     assert left == ["fold.json", "forecasts.parquet"]
     assert barcast.runs(workspace=place) == []
+
+
+def test_a_fold_waits_for_symbols_whose_worker_had_no_memory(place, monkeypatch):
+    asked, short = ("SYM07", "SYM08", "SYM09"), {"SYM09"}
+    whole = validate(place, symbols=asked)
+    shutil.rmtree(whole.folder)
+
+    def fit(data, *more):
+        if data.symbol in short:
+            raise MemoryError("no room")
+        return fit_symbol(data, *more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("barcast.fleet.trees.fit.fit_symbol", fit)
+        less = validate(place, symbols=asked)
+        short |= {*asked}
+        with pytest.raises(DataError, match="the same command tries again"):
+            validate(place, symbols=asked[:1])
+    assert less.failures == {"SYM09": {"MemoryError: no room": [1, 2]}}
+    again = validate(place, symbols=asked)
+    assert again.folder == whole.folder and not again.failures
+    assert again.forecasts.equals(whole.forecasts)
+    assert not list(Path(again.folder).glob("folds/*/fleet"))
+
+
+def test_a_fold_that_limits_kept_symbols_out_of_is_tried_again_under_others(tmp_path):
+    fold = RunFolder(tmp_path)
+    fold.write("fold.json", {"limits": [None, None, 1000]})
+    assert _is_finished(fold, Limits(max_memory=1000)) and not _is_finished(fold, Limits(max_memory=2000))
+
+
+def test_what_chose_the_settings_does_not_judge_them(place, found):
+    where, begins = Workspace(place), found.folds[0].validation[0]
+    config = resolve(where, "fleet-trees", FLAGS)
+    before, late = (
+        replace(config, tuned=Tuned(model="fleet-trees", run="search-x", trials=3, until=str(until)))
+        for until in (np.datetime64(begins) - 1, begins)
+    )
+    with pytest.raises(RunError, match=f"known until {begins}, and folds judge from {begins}"):
+        fleet_cross_validation(where, late, CvOptions(folds=2), how=SERIAL)
+    assert fleet_cross_validation(where, before, CvOptions(folds=2), how=SERIAL).overall == found.overall
+    with pytest.raises(UsageError, match="name it"):
+        fleet_cross_validation(where, resolve(where, "fleet-lstm", {"preset": "auto"}), CvOptions())
 
 
 def test_a_sample_is_forecast_as_in_the_whole_market(place, found):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from datetime import date, timedelta
@@ -13,12 +14,14 @@ import polars as pl
 import pytest
 
 import barcast
-from barcast.core.errors import DataError, LeakError, RunError, UsageError
+from barcast.core.errors import DataError, LeakError, RunError, StoreError, UsageError
 from barcast.fleet.ledger import LEDGER, Ledger
 from barcast.fleet.trees.fit import fit_symbol
 from barcast.fleet.trees.presets import configured
-from barcast.pipeline.fleet_frames import FrameOptions, _lessons
-from barcast.pipeline.frame_rows import read_frames
+from barcast.pipeline import fleet
+from barcast.pipeline.fleet_frames import FrameOptions, _as_frame, _lessons
+from barcast.pipeline.frame_rows import read_frames, rows_to_predict
+from barcast.pipeline.frame_tables import ZONED
 from barcast.splits import check_disjoint, purged_folds
 
 NAMES = [f"S{s}" for s in range(6)]
@@ -263,6 +266,31 @@ def test_a_killed_fit_goes_on_and_ends_in_the_same_bytes(fitted, tmp_path, monke
     assert digest_of(tmp_path) == digest_of(whole.folder)
 
 
+def test_what_is_refused_leaves_the_fleet_that_serves(fitted, tmp_path):
+    features, targets, whole = fitted
+    shutil.copytree(whole.folder, tmp_path / "fleet")
+    with pytest.raises(UsageError, match="no executor 'proceses'"):
+        trainer(seed=5, executor="proceses").fit(features, targets, tmp_path / "fleet")
+    said = barcast.FleetTrainer.load(tmp_path / "fleet").predict(features)
+    pd.testing.assert_frame_equal(said, whole.predict(features))
+    for file in (tmp_path / "fleet" / "fleet").glob(f"{LEDGER}*"):
+        file.write_bytes(b"no ledger" * 1000)
+    with pytest.raises(StoreError):
+        trainer(seed=5).fit(features, targets, tmp_path / "fleet")
+    assert (tmp_path / "fleet" / "training_summary.json").is_file()
+
+
+def test_who_cannot_be_used_now_is_not_said_to_be_dropped(tmp_path, capsys):
+    features, targets = frames(NAMES[:3])
+    trainer(preset="extreme").fit(features, targets, tmp_path)
+    features["S0"] = features["S0"].drop(columns="x1")
+    del features["S1"], targets["S1"]
+    features["S3"], targets["S3"] = features["S2"], targets["S2"]
+    told = trainer(preset="extreme", progress=True).fit(features, targets, tmp_path).summary
+    assert "1 symbol of an earlier call dropped: S1" in capsys.readouterr().err
+    assert list(told["failures"]) == ["S0"] and set(told["symbols"]) == {"S2", "S3"}
+
+
 def test_a_target_of_time_and_memory_gives_presets_of_the_ladder(tmp_path):
     features, targets = frames()
     given = {"preset": "standard", "min_rows": 100, "executor": "serial"}
@@ -363,6 +391,37 @@ def test_polars_frames_make_the_same_fleet(fitted, tmp_path):
         trainer().fit(given, targets, tmp_path)
 
 
+def test_indices_of_several_types_make_one_calendar(fitted, tmp_path):
+    features, targets, whole = fitted
+    columns = {name: each.rename_axis("day").reset_index() for name, each in features.items()}
+    given = {name: pl.from_pandas(each) for name, each in columns.items()}
+    given["S1"], given["S2"] = given["S1"].with_columns(pl.col("day").cast(pl.Date)), columns["S2"]
+    series = {name: pl.Series(y.to_numpy()) for name, y in targets.items()}
+    fleet = trainer(index="day").fit(given, {**series, "S2": targets["S2"]}, tmp_path)
+    assert digest_of(tmp_path) == digest_of(whole.folder)
+    expected = whole.predict(features)
+    said = fleet.predict(given)
+    assert said.columns == ["day", *NAMES] and said["day"].to_list() == list(DAYS.to_pydatetime())
+    np.testing.assert_array_equal(said.drop("day").to_numpy(), expected.to_numpy())
+    said = fleet.predict({"S2": given["S2"], "S1": given["S1"]})  # as the first is made
+    pd.testing.assert_frame_equal(said, expected[["S2", "S1"]], check_freq=False, check_index_type=False)
+
+
+@pytest.mark.parametrize("is_polars", [False, True], ids=["pandas", "polars"])
+def test_indices_of_several_zones_are_told_in_utc(is_polars):
+    features, _ = frames(NAMES[:2], 10)
+    for name, zone in zip(NAMES, ("Asia/Shanghai", "America/New_York"), strict=False):
+        features[name] = features[name].set_axis(DAYS[:10].tz_localize("UTC").tz_convert(zone))
+    if is_polars:
+        features = {n: pl.from_pandas(x.rename_axis("t").reset_index()) for n, x in features.items()}
+    index = "t" if is_polars else ""
+    rows = rows_to_predict(features, COLUMNS, ZONED, index)
+    said = _as_frame(features, rows, np.arange(20.0), index)
+    days = said["t"].to_list() if is_polars else list(said.index)
+    assert days == list(DAYS[:10].tz_localize("UTC"))
+    np.testing.assert_array_equal(said[NAMES[:2]].to_numpy(), np.arange(20.0).reshape(2, 10).T)
+
+
 def test_polars_frames_need_no_pandas():
     code = (
         "import sys; sys.modules['pandas'] = None; import polars as pl\n"
@@ -403,6 +462,24 @@ def test_folds_of_frames(tmp_path, scheme):
         features, targets, folds=2, scheme=scheme, save_dir=tmp_path
     )
     assert again.forecasts.equals(found.forecasts) and again.seconds < found.seconds
+
+
+def test_folds_are_fitted_as_the_fit_is(tmp_path, monkeypatch):
+    limits, made = [], fleet.Driver.__init__
+
+    def spied(self, ledger, workers, job, **given):
+        limits.append(job.limits)
+        made(self, ledger, workers, job, **given)
+
+    monkeypatch.setattr(fleet.Driver, "__init__", spied)
+    features, targets = frames()
+    given = {"preset": "fast", "min_rows": 100, "executor": "serial"}
+    asked = {"features": features, "targets": targets, "folds": 2, "save_dir": tmp_path}
+    found = barcast.FleetTrainer(60, 50, 64.0, **given).cross_validate(**asked)
+    assert [fold.presets for fold in found.folds] == [{"fast": 6}] * 2  # nobody has less for being measured
+    assert len(limits) == 4 and set(limits) == {limits[0]} and limits[0].max_memory == 64 << 30
+    other = barcast.FleetTrainer(50, 50, 64.0, **given).cross_validate(**asked)
+    assert other.folder != found.folder
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])

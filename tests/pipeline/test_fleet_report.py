@@ -1,6 +1,7 @@
 """Pages of a fleet and of a routed run say what ledger, routes and predictions say, and nothing of `test`."""
 
 import json
+import shutil
 import subprocess
 
 import numpy as np
@@ -10,12 +11,13 @@ import pytest
 import barcast
 from barcast.cli.app import _run
 from barcast.core.predictions import read_predictions
+from barcast.core.runs import RunFolder
 from barcast.core.workspace import Workspace
 from barcast.fleet.ledger import LEDGER, Ledger
 from barcast.fleet.trees import fit
 from barcast.pipeline import fleet_verbs
 from barcast.pipeline.fleet_verbs import fleet_run
-from barcast.pipeline.report_fleet import reason_text
+from barcast.pipeline.report_fleet import fleet_failures, reason_text
 from barcast.pipeline.route import open_routes
 from barcast.store.lock import writer_lock
 from tests.journey.test_journey import DECLARED, write_market
@@ -277,3 +279,15 @@ def test_a_fleet_at_work_says_how_fast_it_is_and_what_is_left(place, fleet, monk
     fleet.update(status="done")
     assert found.rate > 0 and found.seconds_left == 0 and found.memory_bytes > 10_000_000
     assert f"at work: {found.rate:.1f}"[:10] in capsys.readouterr().out
+
+
+def test_who_has_no_model_in_a_residual_fleet_has_the_universal_forecast_of_that_run(fleet, tmp_path):
+    plain = {each.symbol: each.fallback for each in fleet_failures(fleet)}
+    assert "barcast route" in plain[SHORT].en and "通用模型" in plain[SHORT].zh
+    shutil.copytree(fleet.path, tmp_path / "residual")
+    residual = RunFolder(tmp_path / "residual")
+    residual.update(universal={"run": "lstm-1"})
+    told = {each.symbol: each.fallback for each in fleet_failures(residual)}
+    assert set(told) == set(plain)
+    assert all(text.en.startswith("this run gives it the universal forecast") for text in told.values())
+    assert all(text.zh.startswith("本运行给出通用预测") for text in told.values())

@@ -176,6 +176,11 @@ def test_the_refit_keeps_slopes_and_serves_with_the_refit_of_its_parent(place):
     assert same == scale and after == {symbol: before[symbol] for symbol in after}
     with Ledger.open(fleet.fleet / LEDGER) as old, Ledger.open(refit.fleet / LEDGER) as new:
         assert new.row("SYM03").num_rows > 1.3 * old.row("SYM03").num_rows
+        taught = new.row("SYM03").num_rows
+    begins = pl.read_parquet(fleet.fleet / "universal" / "fold-0.parquet")["time"].min().date()
+    known = [day for day in map(str, DAYS[:-2]) if day >= str(begins)]
+    first, last = fleet.read("state.json")["segments"]["stop"]
+    assert taught == len([day for day in known if not first <= day <= last])  # `stop` chose the universal run
     served = barcast.predict(fleet.name, workspace=place, allow_old=True).table
     alone = barcast.predict(universal.name, workspace=place, allow_old=True).table
     assert served["run"][0] == refit.name and len(served) == NUM
@@ -241,7 +246,12 @@ def test_a_kill_costs_one_fold_and_changes_nothing(spare, monkeypatch):
     command = ("fleet", "trees", "-w", spare, *FLEET, *on_ridge(spare))
     assert run(*command, "--fresh") != 0
     assert len(list(before.fleet.glob("universal/fold-*.parquet"))) == 2
-    assert run(*command) == 0
+    standing = barcast.fleet_status(workspace=spare)
+    assert (standing.run, standing.universal) == (before.name, named(spare, "ridge").name)
+    assert run("fleet", "status", "-w", spare) == 0
+    (before.fleet / "universal" / "fold-0").mkdir()  # as a kill after the last file leaves it
+    # ridge is taken only by its name, or by a fleet that had begun with it
+    assert run("fleet", "trees", "-w", spare, *FLEET, "--on", "residual") == 0
     assert len(calls) == 3 + 2 and contents(before) == digests
     assert not [path for path in (before.fleet / "universal").iterdir() if path.is_dir()]
 
@@ -280,6 +290,37 @@ def test_networks_correct_a_network(spare):
     assert barcast.fleet_symbol("SYM04", fleet.name, workspace=spare).slopes
     served = barcast.predict(fleet.name, workspace=spare, allow_old=True).table
     assert len(served) == NUM and served["score"].is_finite().all()
+
+
+def test_a_retrained_champion_corrects_a_universal_model_of_the_same_day(spare, capsys):
+    ridge, fleet = named(spare, "ridge"), named(spare, "fleet-trees")
+    days = exchange_days("XNYS", DAYS[-1].item(), np.datetime64("2023-12-29").item())[1:31]
+    rng = np.random.default_rng(9)
+    (spare / "more").mkdir()
+    for path in sorted((spare / "bars").glob("*.csv")):
+        bars = pl.read_csv(path, try_parse_dates=True)
+        close = bars["Close"][-1] * np.exp(np.cumsum(rng.normal(0, 0.015, len(days))))
+        told = {"Date": days, "Open": close, "High": close * 1.004, "Low": close * 0.996, "Close": close}
+        later = pl.DataFrame({**told, "Volume": rng.integers(10_000, 900_000, len(days))})
+        pl.concat([bars, later.cast(dict(bars.schema))]).write_csv(spare / "more" / path.name)
+    assert run("data", "update", spare / "more", "-w", spare, "-q") == 0
+    assert run("promote", fleet.name, "-w", spare) == 0
+    assert run("retrain", "--dry-run", "-w", spare) == 0
+    assert f"by the options of {ridge.name}" in capsys.readouterr().out
+    assert run("retrain", "--no-report", "--json", "-q", "-w", spare) == 0
+    found = json.loads(capsys.readouterr().out)
+    challenger = RunFolder(spare / "runs" / found["challenger"])
+    universal = RunFolder(spare / "runs" / challenger.info["universal"]["run"])
+    assert universal.name != ridge.name and universal.info["model"] == "ridge"
+    assert universal.info["cutoff"] == challenger.info["cutoff"] == str(days[-1]) > ridge.info["cutoff"]
+    assert found["differences"] and not found["problems"]
+
+
+def test_a_fleet_without_the_run_that_it_corrects_is_not_routed(spare):
+    ridge, fleet = named(spare, "ridge"), named(spare, "fleet-trees")
+    fleet.update(universal={**fleet.info["universal"], "digest": "another"})
+    with pytest.raises(RunError, match="has other weights now"):
+        barcast.route(ridge.name, fleet.name, workspace=spare)
 
 
 def test_routing_leaves_symbols_without_a_model_to_the_universal_one(spare):

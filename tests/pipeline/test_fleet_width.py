@@ -70,3 +70,13 @@ def test_auto_beside_what_it_cannot_choose_is_refused(place, more, said):
         barcast.train_fleet(kind="lstm", workspace=place, preset="auto", report=False, **more)
     with pytest.raises(UsageError, match="one preset"):
         barcast.tune_symbol("SYM01", "fleet-lstm", workspace=place, preset="auto")
+
+
+def test_a_dry_run_compares_no_widths(place, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(fleet_width, "presets", lambda kind: dict.fromkeys((f"{kind}-16", f"{kind}-32")))
+    monkeypatch.setattr(fleet_width, "_choose", lambda *_: pytest.fail("widths were compared"))
+    (tmp_path / "auto.toml").write_text('[fleet-lstm]\npreset = "auto"\n')
+    assert run("fleet", "lstm", "--preset", "auto", "--seed", "3", "-w", place, *SHORT, "--dry-run") == 0
+    assert run("train", "fleet-lstm", "--config", tmp_path / "auto.toml", "-w", place, "--dry-run") == 0
+    assert capsys.readouterr().err.count("this is for the widest, 32") == 2
+    assert fleet_run(Workspace(place)).read("config.json")["options"]["preset"] == "32"

@@ -3,11 +3,13 @@
 import json
 import shutil
 import tomllib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import barcast
+from barcast.cli.tune import _fleet_command
 from barcast.core.errors import DataError, RunError, UsageError
 from barcast.core.progress import Progress
 from barcast.core.runs import RunFolder
@@ -64,6 +66,7 @@ def test_the_same_search_goes_on_and_counts_all_trials(place):
 
 def test_a_trial_is_what_the_fleet_fits_with_these_options(place):
     found = search(place, 2)
+    assert found.own["tuned"]["preset"] == "fast"
     own = found.own | {"min_rows": 150}
     fleet = barcast.train_fleet(
         workspace=place, preset="fast", symbol_config={"SYM01": own}, min_rows=150, report=False,
@@ -210,6 +213,18 @@ def test_a_symbol_is_put_beside_the_others_and_replaced_only_where_a_search_wrot
     assert path.read_text() == before
 
 
+def test_the_lock_is_beside_the_file_and_tells_of_itself_alone(place, tmp_path, monkeypatch):
+    def refused(*_):
+        raise PermissionError(13, "not here")
+
+    path = tmp_path / "options" / "own.toml"
+    merge_own(Workspace(place), path, "SYM01", own(4))
+    assert sorted(each.name for each in path.parent.iterdir()) == ["own.toml", "own.toml.lock"]
+    monkeypatch.setattr("barcast.pipeline.symbol_file.write_text", refused)
+    with pytest.raises(PermissionError, match="not here"):  # no word of locking
+        merge_own(Workspace(place), path, "SYM01", own(5))
+
+
 def test_lines_that_cannot_be_told_apart_are_left_alone(place):
     path = place / "own.toml"
     text = 'SYM01 = { min_rows = 200, tuned = { model = "fleet-trees", run = "a", trials = 2 } }\n'
@@ -222,13 +237,28 @@ def test_lines_that_cannot_be_told_apart_are_left_alone(place):
 def test_the_searches_of_symbols_travel_as_one():
     kept, tuned = without_searches(
         {"A": own(3), "B": {**own(2), "tuned": {**TUNED, "run": "search-y", "trials": 5, "until": "2023-02-01"}}, "C": {"min_rows": 9}},
-        "fleet-trees", Tuned(model="fleet-trees", run="tune-z", trials=10, until="2022-01-01"),
+        "fleet-trees", "fast", Tuned(model="fleet-trees", run="tune-z", trials=10, until="2022-01-01"),
     )  # fmt: skip
     assert kept == {"A": {k: v for k, v in own(3).items() if k != "tuned"}, "B": {k: v for k, v in own(2).items() if k != "tuned"},
                     "C": {"min_rows": 9}}  # fmt: skip
     assert (tuned.trials, tuned.until, tuned.run) == (22, "2023-02-01", "tune-z, search-x, search-y")
     with pytest.raises(UsageError, match="chose the options of A for fleet-trees"):
-        without_searches({"A": own(3)}, "fleet-gru", None)
+        without_searches({"A": own(3)}, "fleet-gru", "64", None)
+    around = {"A": {**own(3), "tuned": {**TUNED, "preset": "fast"}}}
+    assert without_searches(around, "fleet-trees", "fast", None)[1].run == "search-x"
+    with pytest.raises(UsageError, match="around the preset fast, not standard"):
+        without_searches(around, "fleet-trees", "standard", None)
+
+
+def test_the_next_command_fits_what_was_searched(place):
+    flags = {"preset": "fast", "features": "core12", "segments": ["2023-01", "2023-03"], "horizons": (1, 5),
+             "epochs": None, "size": None}  # fmt: skip
+    done = SimpleNamespace(model="fleet-trees", written="")
+    command = _fleet_command(Workspace(place), done, flags, place / "c.toml")
+    for words in ("barcast fleet trees ", " --preset fast", " --features core12", " --segments 2023-01,2023-03",
+                  " --horizon 1,5", " --symbol-config FILE", "/c.toml", " -w "):  # fmt: skip
+        assert words in command
+    assert "--epochs" not in command and "--size" not in command
 
 
 def test_a_search_that_knows_what_is_to_judge_is_refused(place):

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -46,6 +47,14 @@ def test_each_section_of_the_navigation_is_there_and_words_of_others_are_not(nam
         assert f'<section id="{section}"' in text and f'href="#{section}"' in text
     assert "training" not in sections and ("members" in sections) == (name == "trees")
     assert ("routing" in sections) == (name == "routed") != ("fleet" in sections)
+
+
+def test_the_lead_of_a_residual_fleet_says_what_its_models_correct():
+    plain = fleet_report()
+    residual = replace(plain, fleet=replace(plain.fleet, universal="lstm-1"))
+    texts = [re.sub(r"\s+", " ", page.render(each)) for each in (plain, residual)]
+    leads = OWN_WORDS["lead.fleet"][0], OWN_WORDS["lead.residual"][0]
+    assert [[f">{lead}<" in text for lead in leads] for text in texts] == [[True, False], [False, True]]
 
 
 def test_a_page_of_5000_symbols_stays_small():

@@ -91,6 +91,8 @@ class FleetTrainer:
     ) -> FrameFleet:
         """Fit a model for each symbol that has the rows; one that cannot be used is a failure with a reason.
 
+        Where the folder holds a fleet, who loaded it before goes on; ``load`` refuses until the fit ends.
+
         Parameters
         ----------
         features : mapping of str to pandas (or polars) frame
@@ -128,6 +130,8 @@ class FleetTrainer:
     ) -> CrossValidation:  # fmt: skip
         """Judge the same fit by purged folds in order of time; parameters as of ``fleet_cross_validation``.
 
+        Folds are fitted within the same time a symbol and memory as by ``fit``.
+
         Parameters
         ----------
         save_dir : path, optional
@@ -149,7 +153,7 @@ class FleetTrainer:
         Raises
         ------
         RunError
-            Where no fit was finished.
+            Where no fit was finished, and while one is at work.
         """
         from barcast.pipeline.fleet_frames import FrameFleet
 
@@ -168,4 +172,4 @@ class FleetTrainer:
         how = fleet_how(**self._takes)
         # of a small fleet no worker shall have everything while others have nothing
         most = math.ceil(num_symbols / (4 * how.limits.workers))
-        return replace(how, batch_size=max(min(self._batch_size, most), 1))
+        return replace(how, batch_size=max(min(self._batch_size, most), 1), even=True)

@@ -48,7 +48,8 @@ def _print_status(found: FleetStatus, only: str | None) -> None:
     from barcast.core.progress import clock
     from barcast.fleet.limits import size_text
 
-    typer.echo(f"{found.run}: " + ", ".join(f"{num:,} {name}" for name, num in found.counts.items() if num))
+    counts = ", ".join(f"{num:,} {name}" for name, num in found.counts.items() if num)
+    typer.echo(f"{found.run}: {counts or 'no symbol has begun yet'}")
     presets = ", ".join(f"{num:,} {name}" for name, num in found.presets.items())
     if found.universal:
         typer.echo(f"on the residual: forecasts are those of {found.universal}, corrected")

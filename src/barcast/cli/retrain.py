@@ -83,6 +83,8 @@ def _print_plan(found: dict[str, Any]) -> None:
     typer.echo(
         f"would train {found['model']} on data up to {found['cutoff']} ({found['new_sessions']} new sessions)"
     )
+    if found["universal"]:
+        typer.echo(f"would train before that what it corrects, by the options of {found['universal']}")
     route = found["route"]
     typer.echo(
         f"would compare on {found['sessions_to_compare']} sessions of `route` ({route['first']} to "

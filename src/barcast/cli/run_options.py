@@ -7,7 +7,7 @@ dict ``flags``: names as in the settings, None where an option was not given.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -133,6 +133,26 @@ def shared_parameters(*names: str) -> list[inspect.Parameter]:
 def parameters_of(declared: Callable[..., None]) -> list[inspect.Parameter]:
     """Return the options that a function declares."""
     return list(inspect.signature(declared, eval_str=True).parameters.values())
+
+
+def as_typed(command: Callable[..., None], given: Mapping[str, Any]) -> list[str]:
+    """Return options as words of a command line; None stands for one that is not given.
+
+    What the command does not take is left out.
+    """
+    words: list[str] = []
+    for each in parameters_of(command):
+        if (value := given.get(each.name)) is not None:
+            told = value if isinstance(value, (list, tuple)) else (value,)
+            words += [_flag(each), ",".join(map(str, told))]
+    return words
+
+
+def _flag(parameter: inspect.Parameter) -> str:
+    """Return how an option is typed, by its first name."""
+    (told,) = parameter.annotation.__metadata__
+    first = told.default  # typer takes the first name for a default until it has read the annotation
+    return first if isinstance(first, str) else f"--{parameter.name.replace('_', '-')}"
 
 
 def with_signature(

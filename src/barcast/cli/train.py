@@ -127,8 +127,9 @@ def _describe(
     from barcast.core.progress import Progress
     from barcast.pipeline.workflow import describe
 
-    echo_config(config.plain(), Progress(enabled=not quiet))
-    description = describe(place, config, **how)
+    progress = Progress(enabled=not quiet)
+    echo_config(config.plain(), progress)
+    description = describe(place, config, progress=progress, **how)
     print_json(description) if json_output else print_description(description)
 
 

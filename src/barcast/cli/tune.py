@@ -123,10 +123,23 @@ def _tune_symbol(
         return
     with signals_taken(), resumed_by(command_line()):
         done = tune_symbol(place, symbol, model, flags, config, space, progress=progress, **how)
-    print_json(done.plain()) if as_json else _print_symbol(done, progress.enabled)
+    print_json(done.plain()) if as_json else _print_symbol(
+        done, _fleet_command(place, done, flags, config), progress.enabled
+    )
 
 
-def _print_symbol(done: SymbolTuning, shows_trials: bool) -> None:
+def _fleet_command(place: Workspace, done: SymbolTuning, flags: dict[str, Any], config: Path | None) -> str:
+    """Return the command that fits a fleet as was searched, as a user types it."""
+    from barcast.cli.fleet_train import COMMANDS
+    from barcast.cli.run_options import as_typed
+    from barcast.core.runs import command_to_type
+
+    kind = done.model.removeprefix("fleet-")
+    words = as_typed(COMMANDS[kind], {**flags, "config": config, "symbol_config": done.written or "FILE"})
+    return command_to_type(place, "fleet", kind, *words)
+
+
+def _print_symbol(done: SymbolTuning, command: str, shows_trials: bool) -> None:
     """Print the trials, the best beside the default, how noisy that is, and what is suggested."""
     from barcast.cli.show import table
     from barcast.core.texts import counted
@@ -150,9 +163,8 @@ def _print_symbol(done: SymbolTuning, shows_trials: bool) -> None:
         return
     typer.echo(f"\n{done.toml}", nl=False)
     file = done.written or "FILE"
-    kind = done.model.removeprefix("fleet-")
     said = f"written to {done.written}; " if done.written else f"--write {file} puts it there; "
-    typer.echo(f"\n{said}next: barcast fleet {kind} --symbol-config {file}")
+    typer.echo(f"\n{said}next: {command}")
 
 
 def _describe(found: dict[str, Any], space: str) -> None:

@@ -42,8 +42,6 @@ from barcast.ensemble.hierarchy import (
     symbol_of_row,
 )
 
-#: Members whose forecasts correlate more than this are one opinion.
-DUPLICATE_CORRELATION = 0.99
 #: Draws times symbols worked on at once: half a megabyte a member stays in the cache.
 _HELD = 64_000
 
@@ -179,7 +177,7 @@ def average(
     members : sequence of str
         K names.
     prior : F64, shape (K,) or (S, K), optional
-        Prior weights, above 0; equal by default. See :func:`shared_priors`.
+        Prior weights, above 0; equal by default.
     options : Averaging, optional
         How weights are found.
 
@@ -208,37 +206,6 @@ def average(
         gain=_gains(log_density, symbol, used, scores.missing), excluded=scores.missing,
         num_rows=rows, num_blocks=np.count_nonzero(scores.size, axis=1),
     )  # fmt: skip
-
-
-def shared_priors(y_hat: F64, offsets: npt.NDArray[np.integer], prior: F64 | None = None) -> F64:
-    """Let members that say the same share one prior, shape (S, K).
-
-    Without it two copies of a member carry twice its opinion.
-
-    Parameters
-    ----------
-    y_hat : F64, shape (R, K)
-        What the members expect on rows that weigh. Members whose forecasts for a symbol correlate above 0.99,
-        directly or through others, are one opinion. Rows with a value that is not finite are left out.
-    offsets : shape (S + 1,)
-        Rows of each symbol.
-    prior : F64, shape (K,), optional
-        Prior weight of each opinion; equal by default.
-    """
-    num_symbols, num_members = len(offsets) - 1, y_hat.shape[1]
-    known = np.isfinite(y_hat).all(axis=1)
-    cells = Cells(symbol_of_row(offsets, len(y_hat))[known], np.zeros(known.sum(), np.int64), num_symbols, 1)
-    x = y_hat[known]
-    mean = cells.sums(x)[:, 0] / np.maximum(cells.sums(np.ones(len(x))), 1)
-    x = x - mean[cells.symbol]
-    cross = np.stack([cells.sums(x * column[:, None])[:, 0] for column in x.T], axis=1)
-    root = np.sqrt(np.einsum("skk->sk", cross))
-    alike = cross > DUPLICATE_CORRELATION * root[:, :, None] * root[:, None, :]
-    alike |= np.eye(num_members, dtype=bool)
-    for _ in range(num_members.bit_length()):  # what is alike through others
-        alike = np.einsum("sij,sjk->sik", alike, alike)
-    priors = _priors(prior, num_symbols, num_members) / alike.sum(axis=2)
-    return np.asarray(priors / priors.sum(axis=1, keepdims=True))
 
 
 def _check(log_density: F64, session: I32 | I64, horizon: int, members: Sequence[str]) -> None:

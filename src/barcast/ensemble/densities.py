@@ -91,31 +91,6 @@ def log_densities(y: F64, y_hat: F64, scale: F64, family: Family = "student") ->
     return np.asarray(_STUDENT_PEAK - 0.5 * (DEGREES + 1) * np.log1p(square / DEGREES) - np.log(safe))
 
 
-def mixture_moments(y_hat: F64, scale: F64, weights: F64, family: Family = "student") -> tuple[F64, F64]:
-    """Return mean and variance of each row's mixture, shapes (R,).
-
-    Parameters
-    ----------
-    y_hat : F64, shape (R, K)
-        What the members expect. Where a member is not finite the others share its weight; NaN where none is.
-    scale : F64, shape (R,)
-        As for :func:`log_densities`.
-    weights : F64, shape (R, K)
-        Weights of the row's symbol: ``weights[symbol_of_row(offsets, R)]``.
-    family : str
-        As the widths were fitted; the student's variance is 5/3 of its scale squared.
-    """
-    finite = np.isfinite(y_hat)
-    share = np.where(finite, weights, 0.0)
-    total = share.sum(axis=1, keepdims=True)
-    share = share / np.where(total > 0, total, np.nan)
-    values = np.where(finite, y_hat, 0.0)
-    mean = (share * values).sum(axis=1)
-    spread = (share * np.square(values - mean[:, None])).sum(axis=1)
-    own = np.square(scale) * (1.0 if family == "normal" else DEGREES / (DEGREES - 2))
-    return mean, own + spread
-
-
 def mixture_log_score(log_density: F64, weights: F64) -> F64:
     """Return the log density of each outcome under its mixture, shape (R,).
 

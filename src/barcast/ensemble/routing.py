@@ -128,11 +128,6 @@ class Departures:
     shares: F64
 
     @property
-    def share_alike(self) -> float:
-        """Share of symbols without a departure of their own."""
-        return float(self.shares[0])
-
-    @property
     def spread(self) -> float:
         """Standard deviation of true departures, over all symbols."""
         mean = float(self.shares @ self.centres)

@@ -6,7 +6,6 @@ are computed as columns, rest in a small buffer, and go into their rows together
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ import numpy as np
 
 from barcast.core.arrays import F32, F64, I64
 from barcast.core.bars import Bars
+from barcast.core.cores import available_cores
 from barcast.core.errors import BarcastError, UsageError
 from barcast.features.columns import BAR_COLUMNS
 from barcast.features.primitives import lives
@@ -108,11 +108,6 @@ def _calm_allocator() -> None:
     the next column pays for it in page faults: up to a third of the time.
     """
     np.empty(24 << 20, np.uint8)
-
-
-def available_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _blocks(borders: I64) -> Iterator[I64]:

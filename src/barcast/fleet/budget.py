@@ -16,7 +16,7 @@ from barcast.core.arrays import F64, I64, Bools
 from barcast.core.config import to_plain
 from barcast.core.progress import clock
 from barcast.core.texts import counted, some
-from barcast.fleet.calibrate import CostModel
+from barcast.fleet.calibrate import CostModel, Measured, fit_cost
 from barcast.fleet.limits import Limits, num_workers, room_bytes, size_text
 
 #: Share of the budget that a plan leaves free: workers wait for each other at the end.
@@ -347,6 +347,25 @@ def make_plan(
         if not found or each.num_workers > found[-1].num_workers:
             found.append(each)
     return max(found, key=_merit)
+
+
+def only_measured(
+    ladder: Sequence[str], known: Sequence[Measured], limits: Limits, base_bytes: int
+) -> list[Measured]:
+    """Return finished symbols that have a lighter preset for no reason but that it was measured on them.
+
+    The limits allow them the heaviest: it is expected to take no more than they say, and a symbol no shorter
+    had it within the time. Under a budget there is none: a second fit would take the time of another's first.
+    """
+    asked, most = ladder[-1], limits.time_per_symbol or math.inf
+    longest = max((each.rows for each in known if each.preset == asked and each.seconds <= most), default=-1)
+    lighter = [each for each in known if each.preset != asked and each.rows <= longest]
+    if limits.budget is not None or not lighter:
+        return []
+    cost, rows = fit_cost(asked, known), np.array([each.rows for each in lighter], np.int64)
+    fits = ~_too_slow(cost.expected(rows), limits, 0.0)
+    fits &= cost.memory.at(rows) * MEMORY_MARGIN <= room_bytes(limits, base_bytes)
+    return [each for each, may in zip(lighter, fits, strict=True) if may]
 
 
 def _capped(plan: Plan, heaviest: int) -> Plan:

@@ -57,7 +57,8 @@ class Summary:
     overshoot : float
         Seconds beyond the budget; 0 where there is none.
     peak_memory : int
-        Most bytes of the process tree that were seen.
+        Most bytes of the process tree that were seen: at looks a second apart where memory is limited, ten
+        seconds where it is not. What lasts less may go unseen.
     num_lost : int
         Units whose worker died, each time counted.
     """
@@ -76,7 +77,7 @@ class Summary:
         return (
             f"{counted(len(self.done), 'symbol')} fitted, {len(self.failed):,} failed, "
             f"{len(self.universal):,} left universal in {clock_text(self.seconds)}{over}; "
-            f"at most {size_text(self.peak_memory)} of memory"
+            f"about {size_text(self.peak_memory)} of memory at most"
         )
 
     def plain(self) -> dict[str, Any]:
@@ -128,6 +129,11 @@ class Driver:
         """End the workers."""
         self._floor.close()
 
+    @property
+    def base_bytes(self) -> int:
+        """Memory of the process tree before any worker."""
+        return self._floor.base_bytes
+
     # --- calibration -----------------------------------------------------------------------------------
 
     def calibrate(self) -> dict[str, CostModel]:
@@ -178,7 +184,7 @@ class Driver:
         return float(fit_cost(preset, own).expected(self._job.candidates.rows[self._untouched]).sum())
 
     def _measure(self, preset: str) -> None:
-        """Fit symbols of different lengths, the shortest first and alone."""
+        """Fit symbols of different lengths, the shortest first: alone under a budget or a memory limit."""
         candidates, floor = self._job.candidates, self._floor
         num = LIGHTEST_POINTS if preset == self._job.ladder[0] and self._limits.budget else NUM_POINTS
         num = min(num * self._job.batch_size, max(1, int(self._untouched.sum()) // 8))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from barcast.core.atomic import sweep_leftovers
+from barcast.core.cores import available_cores
 from barcast.core.memory import MALLOC_SWITCH
 from barcast.core.progress import count
 from barcast.core.runs import broken_runs, environment, list_runs
@@ -51,11 +52,10 @@ def _processor() -> list[Finding]:
 
     from barcast.training.precision import has_bf16
 
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     bf16 = has_bf16("cpu")
     level = torch.backends.cpu.get_cpu_capability()
     return [
-        Finding("cores", f"{usable} usable, torch uses {torch.get_num_threads()}"),
+        Finding("cores", f"{available_cores()} usable, torch uses {torch.get_num_threads()}"),
         Finding("processor", f"{platform.processor() or platform.machine()}, {level}"),
         Finding("bf16", "yes: LSTM training runs in bf16" if bf16 else "no: training runs in float32"),
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from barcast.core.arrays import F64, I64
@@ -14,11 +14,11 @@ from barcast.core.errors import DataError
 from barcast.core.progress import Progress
 from barcast.core.runs import RunFolder
 from barcast.core.texts import counted
-from barcast.fleet.budget import Plan
+from barcast.fleet.budget import Plan, only_measured
 from barcast.fleet.calibrate import Measured
 from barcast.fleet.data import FleetData
 from barcast.fleet.driver import Driver
-from barcast.fleet.executors import ExecutorName, executor
+from barcast.fleet.executors import ExecutorName, check_executor, executor
 from barcast.fleet.floor import Job, Workers
 from barcast.fleet.ledger import LEDGER, Ledger
 from barcast.fleet.ledger_rows import Planned, Wanted
@@ -56,6 +56,9 @@ class FleetHow:
         Who comes first where not all can be served: ``turnover``, ``length`` or a CSV file.
     only : frozenset of str, optional
         Symbols to fit; others stay as the ledger has them. None: all.
+    even : bool
+        Fit those again that have a lighter preset only because it was measured on them. Of thousands they
+        are a few; of ten symbols two would have less than the others for no reason of theirs.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -64,6 +67,10 @@ class FleetHow:
     batch_size: int = 0
     priority: str = "turnover"
     only: frozenset[str] | None = None
+    even: bool = False
+
+    def __post_init__(self) -> None:
+        check_executor(self.executor, self.address or None)
 
 
 @dataclass(frozen=True)
@@ -114,19 +121,38 @@ def fit_lessons(
     parent: RunFolder | None = None,
 ) -> Fitted:  # fmt: skip
     """Fit a fleet on rows wherever they come from; otherwise as :func:`fit_fleet`."""
-    started = time.perf_counter()
-    with _ready_to_fit(config, lessons, run, progress, how, parent) as (ledger, evaluated, drivers):
-        for driver in drivers:
-            driver.calibrate()
-            plan = driver.plan()
-            for line in plan.render():
-                progress.note(line)
-            progress.note(driver.run(plan).render())
-            driver.close()
-        if not ledger.counts()["done"]:
-            raise _nothing_fitted(ledger)
-        served = engine_of(config.model).conclude(ledger, evaluated, lessons, run, progress)
-        return Fitted(served, _facts(ledger, time.perf_counter() - started))
+    started, engine = time.perf_counter(), engine_of(config.model)
+    measured: list[Measured] = []
+    while True:
+        with _ready_to_fit(config, lessons, run, progress, how, parent, measured) as found:
+            ledger, evaluated, drivers = found
+            for driver in drivers:
+                driver.calibrate()
+                plan = driver.plan()
+                for line in plan.render():
+                    progress.note(line)
+                progress.note(driver.run(plan).render())
+                driver.close()
+            if not ledger.counts()["done"]:
+                raise _nothing_fitted(ledger)
+            if how.even and drivers and not measured:
+                measured = _reset_measured(ledger, engine.ladder(config.options), drivers[0], how, progress)
+                if measured:
+                    continue
+            served = engine.conclude(ledger, evaluated, lessons, run, progress)
+            return Fitted(served, _facts(ledger, time.perf_counter() - started))
+
+
+def _reset_measured(
+    ledger: Ledger, ladder: Sequence[str], driver: Driver, how: FleetHow, progress: Progress
+) -> list[Measured]:
+    """Let those be fitted again that have a lighter preset only because it was measured on them."""
+    known = [Measured.of_row(row) for row in ledger.rows(status=["done"])]
+    found = only_measured(ladder, known, how.limits, driver.base_bytes)
+    if found:
+        ledger.reset([each.symbol for each in found])
+        progress.note(f"{counted(len(found), 'symbol')} measured with lighter presets get `{ladder[-1]}` too")
+    return found
 
 
 def plan_fits(
@@ -134,7 +160,7 @@ def plan_fits(
 ) -> list[Plan]:
     """Fit only what measures the presets, and return the plan of the rest."""
     lessons = lessons_of(dataset, how.priority)
-    with _ready_to_fit(config, lessons, run, progress, how, None) as (_, _, drivers):
+    with _ready_to_fit(config, lessons, run, progress, how, None, ()) as (_, _, drivers):
         plans = []
         for driver in drivers:
             driver.calibrate()
@@ -151,9 +177,12 @@ def has_more_to_fit(run: RunFolder) -> bool:
 @contextmanager
 def _ready_to_fit(
     config: RunConfig, lessons: Lessons, run: RunFolder, progress: Progress, how: FleetHow,
-    parent: RunFolder | None,
+    parent: RunFolder | None, measured: Sequence[Measured],
 ) -> Iterator[tuple[Ledger, Ledger | None, list[Driver]]]:  # fmt: skip
-    """Open ledgers, put the rows where workers find them, and make a driver for each job that is left."""
+    """Open ledgers, put the rows where workers find them, and make a driver for each job that is left.
+
+    What was measured on fits that the ledger does not have any more teaches the cost models too.
+    """
     engine = engine_of(config.model)
     with ExitStack() as held:
         ledger = held.enter_context(Ledger.create(run.fleet / LEDGER))
@@ -162,7 +191,10 @@ def _ready_to_fit(
         folder = held.enter_context(rows_for_workers(lessons.data, run.fleet / "rows"))
         source = engine.source(config, folder, run, in_workers=how.executor != "serial")
         workers = _workers(source, how, engine)
-        drivers = [Driver(ledger, workers, job, progress=progress) for job in jobs]
+        drivers = [
+            Driver(ledger, workers, replace(job, known=[*job.known, *measured]), progress=progress)
+            for job in jobs
+        ]
         for driver in drivers:
             held.callback(driver.close)
         yield ledger, evaluated, drivers

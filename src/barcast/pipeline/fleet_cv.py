@@ -29,6 +29,7 @@ from barcast.pipeline.fleet_lessons import lessons_of
 from barcast.pipeline.fleet_universal import is_residual
 from barcast.pipeline.forecast import fit_maps
 from barcast.pipeline.market import known_at_of
+from barcast.pipeline.searched import refuse_search_after
 from barcast.pipeline.settings import RunConfig
 from barcast.pipeline.train import identity_of, prepare
 from barcast.splits import Fold, fold_segments, purged_folds
@@ -76,22 +77,23 @@ def fleet_cross_validation(
     Raises
     ------
     UsageError
-        On a model that is no fleet, or a residual one, or folds that leave a part without a label.
+        On a model that is no fleet, or a residual one, a width that is not chosen yet, or folds that leave a
+        part without a label.
+    RunError
+        When a search chose options by labels of sessions that are judged.
     DataError
         When no symbol can be fitted in any fold.
     """
     progress = progress or Progress(enabled=False)
-    if model_entry(config.model).kind != "fleet":
-        raise UsageError(f"`{config.model}` is no fleet", "barcast fleet cv --kind trees")
-    if is_residual(config):
-        raise UsageError(
-            "a residual fleet cannot be cut into folds: the universal run that it leans on knows them all",
-            "on=target; `barcast compare` judges a residual fleet on `route`",
-        )
+    _check_asked(config)
     ready = prepare(workspace, config, progress=progress)
     config, market = ready.config, ready.market
     span = (market.plan.first, market.plan.spans["weigh"][1])
     cut = cut_folds(market.bars.calendar, options, market.labels.spec.label_sessions, span)
+    refuse_search_after(
+        config.tuned, market.bars.calendar.times[cut[0].validation[0]], "folds judge from",
+        "options that no search chose, or one that ended before: barcast tune with an earlier --asof",
+    )  # fmt: skip
     wanted = MarketStore.open(workspace.market).resolve(symbols) if symbols else ()
     chosen = _drawn(market.bars.symbols, wanted, limit, config.seed)
     dataset = build_dataset(market, workspace, ready.features, tabular=True)
@@ -108,6 +110,21 @@ def fleet_cross_validation(
     progress.note(f"{counted(len(cut), 'fold')} of {counted(len(chosen), 'symbol')}, in {folder}")
     with writer_lock(folder):
         return cross_validate(folder, asked, config, how or FleetHow(), progress, num_symbols=len(chosen))
+
+
+def _check_asked(config: RunConfig) -> None:
+    """Refuse what cannot be cut into folds, before anything is read."""
+    if model_entry(config.model).kind != "fleet":
+        raise UsageError(f"`{config.model}` is no fleet", "barcast fleet cv --kind trees")
+    if is_residual(config):
+        raise UsageError(
+            "a residual fleet cannot be cut into folds: the universal run that it leans on knows them all",
+            "on=target; `barcast compare` judges a residual fleet on `route`",
+        )
+    if config.options.preset == "auto":
+        raise UsageError(
+            "--preset auto chooses the width on `stop`, whose sessions folds judge", "name it: --preset 64"
+        )
 
 
 def cut_folds(

@@ -6,7 +6,8 @@
     FOLDER/folds/0/fleet/        the ledger of a fold, while it is being fitted
                    forecasts.parquet, fold.json   what is left of it
 
-The same call goes on where a killed one was: finished folds are read, an unfinished one has its ledger.
+The same call goes on where a killed one was: finished folds are read, an unfinished one has its ledger. A
+fold is finished when no symbol waits: where a worker died or memory was short the same call tries again.
 """
 
 from __future__ import annotations
@@ -29,20 +30,24 @@ from barcast.core.errors import DataError
 from barcast.core.predictions import SEGMENTS
 from barcast.core.progress import Progress
 from barcast.core.runs import RunFolder
+from barcast.core.texts import counted
 from barcast.evaluation.grouped import Groups, Sorted
 from barcast.evaluation.intervals import Bootstrap, interval, plan_blocks, resample
 from barcast.evaluation.results import ABSENT, FEW_SESSIONS, Score, without_nan
 from barcast.evaluation.sums import METRICS, Outputs, score_of, session_sums
 from barcast.fleet.ledger import LEDGER, Ledger
+from barcast.fleet.limits import Limits
 from barcast.pipeline.fleet import FleetHow, fit_lessons
 from barcast.pipeline.fleet_engine import Served
 from barcast.pipeline.fleet_lessons import Lessons
+from barcast.pipeline.fleet_rows import SETTLED, failed_in_passing
 from barcast.pipeline.settings import RunConfig
 from barcast.splits import Fold
 
 #: Scores where sessions hold enough symbols to be ordered, and where they do not.
 ACROSS, THROUGH_TIME = ("rank_ic", "ic", "r2"), ("r2", "auc")
 FOLDER_FILE, FOLD_FILE, FORECASTS_FILE = "cv.json", "fold.json", "forecasts.parquet"
+TRY_AGAIN = "the same command tries again; fewer --workers, or --max-memory below what is free"
 #: From scores (n, H) to expected outcomes (n, H).
 Expected = Callable[[F64], F64]
 
@@ -184,7 +189,7 @@ def cross_validate(
     parts = []
     for position in range(len(asked.folds)):
         fold = RunFolder(folder / "folds" / str(position))
-        if not (fold.path / FOLD_FILE).is_file():
+        if not _is_finished(fold, how.limits):
             with progress.about(f"fold {position + 1} of {len(asked.folds)}: "):
                 _fit_fold(fold, asked.lessons(position), config, how, progress)
         parts.append((fold.read(FOLD_FILE), pl.read_parquet(fold.path / FORECASTS_FILE)))
@@ -209,27 +214,59 @@ def cross_validate(
     return found
 
 
+def _is_finished(run: RunFolder, limits: Limits) -> bool:
+    """Return whether a fold need not be fitted; models that a kill left behind in one are dropped."""
+    if not (run.path / FOLD_FILE).is_file():
+        return False
+    told = run.read(FOLD_FILE)
+    if told.get("waiting") or told.get("limits", _of(limits)) != _of(limits):
+        return False
+    shutil.rmtree(run.fleet, ignore_errors=True)
+    return True
+
+
+def _of(limits: Limits) -> list[float | None]:
+    """Return the limits that keep symbols out, as a fold has them on record."""
+    return [limits.budget, limits.time_per_symbol, limits.max_memory]
+
+
 def _fit_fold(
     run: RunFolder, part: FoldLessons, config: RunConfig, how: FleetHow, progress: Progress
 ) -> None:
-    """Fit one fold, keep what it says of the rows that it is judged on, and drop its models."""
+    """Fit one fold, keep what it says of the rows that it is judged on, and drop its models.
+
+    Raises
+    ------
+    DataError
+        When there are no forecasts, and the same call may have some.
+    """
     lessons, skipped = part.lessons, ""
+    with Ledger.create(run.fleet / LEDGER) as ledger:
+        ledger.reset(failed_in_passing(ledger))
     try:
         served = fit_lessons(config, lessons, run, progress, how).served
         frame = judged_forecasts(part, served)
     except DataError as error:  # nobody has the rows, or no fit came to a good end
         frame, skipped = _no_forecasts(), error.found
     with Ledger.open(run.fleet / LEDGER) as ledger:
-        rows = ledger.rows()
+        rows, waiting = ledger.rows(), failed_in_passing(ledger)
+    if skipped and waiting:
+        raise DataError(skipped, TRY_AGAIN)
     presets = [row.preset for row in rows if row.status == "done"]
-    told = {
+    told: dict[str, Any] = {
         "skipped": skipped,
         "presets": {name: presets.count(name) for name in sorted(set(presets))},
         "failures": {row.symbol: row.reason for row in rows if row.status != "done"},
+        "waiting": waiting,
     }
+    if any(row.status == "left_out" and not row.reason.startswith(SETTLED) for row in rows):
+        told["limits"] = _of(how.limits)  # others may let more in
     with atomic_path(run.path / FORECASTS_FILE) as temporary:
         frame.write_parquet(temporary)
     run.write(FOLD_FILE, told)
+    if waiting:
+        progress.note(f"no model of {counted(len(waiting), 'symbol')}, whose worker died: {TRY_AGAIN}")
+        return
     shutil.rmtree(run.fleet, ignore_errors=True)
 
 

@@ -13,11 +13,9 @@ comes last, the validation, judges and neither teaches nor chooses.
 
 from __future__ import annotations
 
-import math
 import shutil
-import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -34,9 +32,8 @@ from barcast.core.errors import DataError, RunError, UsageError
 from barcast.core.progress import Progress
 from barcast.core.runs import RunFolder
 from barcast.core.texts import counted, some
-from barcast.fleet.calibrate import NUM_POINTS
 from barcast.fleet.ledger import LEDGER, Ledger
-from barcast.fleet.limits import Limits
+from barcast.fleet.ledger_rows import LedgerRow
 from barcast.models.dedicated import FleetTreesConfig
 from barcast.pipeline.fleet import FleetHow, check_own_options, fit_lessons
 from barcast.pipeline.fleet_cv import CvOptions, cut_folds
@@ -44,9 +41,10 @@ from barcast.pipeline.fleet_engine import Served
 from barcast.pipeline.fleet_folds import CrossValidation, FoldLessons, Folds, cross_validate, judged_forecasts
 from barcast.pipeline.fleet_lessons import Lessons
 from barcast.pipeline.fleet_rows import teaching_counts
-from barcast.pipeline.fleet_trees import LADDERS, TREES
+from barcast.pipeline.fleet_trees import TREES
 from barcast.pipeline.frame_rows import FrameRows, read_frames, rows_to_predict
 from barcast.pipeline.frame_summary import Before, summary_of
+from barcast.pipeline.frame_tables import ZONED
 from barcast.pipeline.settings import DataConfig, RunConfig
 from barcast.splits import Fold, fold_segments, purged_folds
 from barcast.store.lock import writer_lock
@@ -136,7 +134,7 @@ class FrameFleet:
         Raises
         ------
         RunError
-            Where no fit was finished.
+            Where no fit was finished, and while one is at work.
         """
         run = RunFolder(folder)
         if not (folder / SUMMARY_FILE).is_file() or not run.read(SUMMARY_FILE)["successful_stocks"]:
@@ -166,11 +164,7 @@ class FrameFleet:
         rows = rows_to_predict(features, told["columns"], told["kind"], told["index"])
         data = rows.data(np.full(len(rows.session), -1, np.int8))
         scores = self.served.scores(data, np.arange(len(rows.session)))[:, 0]
-        spans = {
-            symbol: scores[first:stop]
-            for symbol, first, stop in zip(rows.symbols, rows.offsets[:-1], rows.offsets[1:], strict=True)
-        }
-        return _as_frame({name: (frame, spans[str(name)]) for name, frame in features.items()}, told["index"])
+        return _as_frame(features, rows, scores, told["index"])
 
 
 def fit_frames(
@@ -178,6 +172,9 @@ def fit_frames(
     how: FleetHow, *, fresh: bool = False, progress: Progress | None = None,
 ) -> FrameFleet:  # fmt: skip
     """Fit a fleet on frames, or go on with it: only symbols whose rows or settings changed are fitted again.
+
+    From the first fit on until the last the folder is no finished fleet: who loaded it before goes on, and
+    :meth:`FrameFleet.load` refuses. What makes no sense is refused before that.
 
     Parameters
     ----------
@@ -202,17 +199,15 @@ def fit_frames(
     )
     part, run = _lessons(rows, fold, options), RunFolder(folder)
     with writer_lock(folder):
+        known = [] if fresh else _known_before(run)
         (folder / SUMMARY_FILE).unlink(missing_ok=True)
         if fresh:
             shutil.rmtree(run.fleet, ignore_errors=True)
-        before = _finished_before(run, rows, progress)
+        before = _finished_before(run, rows, known, progress)
         run.write(FLEET_FILE, {**to_plain(options), "columns": rows.columns, "kind": rows.kind})
         summary = partial(summary_of, run, rows, part.lessons.data, before, started)
         try:
             served = fit_lessons(options.config, part.lessons, run, progress, how).served
-            if _reset_measured(run, options.preset, how.limits, progress):
-                alone = replace(how, limits=Limits())  # one worker: no more memory than was held before
-                served = fit_lessons(options.config, part.lessons, run, progress, alone).served
         except DataError:
             run.write(SUMMARY_FILE, summary(None))
             raise
@@ -240,9 +235,9 @@ def cross_validate_frames(
         folds, cut.scheme, (options.label_sessions, 0), [str(key) for key in rows.calendar],
         lambda place: _lessons(rows, folds[place], options), rows.failures,
     )  # fmt: skip
-    name = digest([rows.digest(), to_plain(options), [fold.plain() for fold in folds]])
+    told = [rows.digest(), to_plain(options), [fold.plain() for fold in folds], how.limits.time_per_symbol]
     num_symbols = len(rows.symbols) + len(rows.failures)
-    with _place_of(folder, f"cv-{name[:12]}") as place:
+    with _place_of(folder, f"cv-{digest(told)[:12]}") as place:
         found = cross_validate(place, asked, options.config, how, progress, num_symbols=num_symbols)
     return found if folder else replace(found, folder="")
 
@@ -289,47 +284,56 @@ def _lessons(rows: FrameRows, fold: Fold, options: FrameOptions) -> FoldLessons:
     return FoldLessons(lessons, rows.target[:, None], lambda weigh, scores: lambda given: given)
 
 
-def _finished_before(run: RunFolder, rows: FrameRows, progress: Progress) -> Before:
-    """Return what an earlier call finished; symbols that are not given any more are dropped."""
+def _known_before(run: RunFolder) -> list[LedgerRow]:
+    """Return what an earlier call knew; a ledger that cannot be written refuses here."""
     with Ledger.create(run.fleet / LEDGER) as ledger:
-        known = ledger.rows()
-        gone = [row.symbol for row in known if row.symbol not in set(rows.symbols)]
-        ledger.forget(gone)
+        return ledger.rows()
+
+
+def _finished_before(
+    run: RunFolder, rows: FrameRows, known: Sequence[LedgerRow], progress: Progress
+) -> Before:
+    """Return what an earlier call finished; symbols that are not given any more, or cannot be used, go."""
+    symbols = set(rows.symbols)
+    gone = [row.symbol for row in known if row.symbol not in symbols]
     if gone:
-        progress.note(f"{counted(len(gone), 'symbol')} of an earlier call dropped: {some(gone)}")
+        with Ledger.open(run.fleet / LEDGER, readonly=False) as ledger:
+            ledger.forget(gone)
+    if absent := [symbol for symbol in gone if symbol not in rows.failures]:
+        progress.note(f"{counted(len(absent), 'symbol')} of an earlier call dropped: {some(absent)}")
     return {row.symbol: (row.finished_at, row.content) for row in known if row.status == "done"}
 
 
-def _reset_measured(run: RunFolder, preset: str, limits: Limits, progress: Progress) -> bool:
-    """Let those be fitted again that have a lighter preset only because it was measured on them.
-
-    Of thousands they are a few; of ten symbols two would have less than the others for no reason of theirs.
-    """
-    with Ledger.open(run.fleet / LEDGER, readonly=False) as ledger:
-        done = ledger.rows(status=["done"])
-        slowest = max((row.seconds for row in done if row.preset == preset), default=math.inf)
-        lighter = [row.symbol for row in done if row.preset != preset]
-        most = NUM_POINTS * (len(LADDERS[preset]) - 1)
-        allowed = sys.float_info.max if limits.time_per_symbol is None else limits.time_per_symbol
-        if not lighter or len(lighter) > most or slowest > allowed:
-            return False
-        ledger.reset(lighter)
-    progress.note(f"{counted(len(lighter), 'symbol')} measured with lighter presets get `{preset}` too")
-    return True
-
-
-def _as_frame(found: Mapping[str, tuple[Any, F64]], index: str) -> pd.DataFrame | pl.DataFrame:
-    first = next(iter(found.values()))[0]
-    if isinstance(first, pl.DataFrame):
-        long = pl.concat([
-            frame.select(index, _symbol=pl.lit(symbol), _said=pl.Series(scores).fill_nan(None))
-            for symbol, (frame, scores) in found.items()
-        ])  # fmt: skip
-        return long.pivot(on="_symbol", index=index, values="_said").sort(index)
+def _as_frame(
+    features: Mapping[str, Frame], rows: FrameRows, scores: F64, index: str
+) -> pd.DataFrame | pl.DataFrame:
+    """Return the rows' forecasts (R,), a line for each entry of the calendar and a column for each symbol."""
+    owner = np.repeat(np.arange(len(rows.symbols)), np.diff(rows.offsets))
+    wide = np.full((len(rows.symbols), len(rows.calendar)), np.nan)
+    wide[owner, rows.session] = scores
+    line = {symbol: position for position, symbol in enumerate(rows.symbols)}
+    columns = {name: wide[line[str(name)]] for name in features}
+    labels = _labels({str(name): frame for name, frame in features.items()}, rows, index)
+    if isinstance(next(iter(features.values())), pl.DataFrame):
+        found = pl.DataFrame({index: labels, **{str(name): said for name, said in columns.items()}})
+        if labels is rows.calendar and rows.kind == ZONED:
+            found = found.with_columns(pl.col(index).dt.replace_time_zone("UTC"))
+        return found.with_columns(pl.exclude(index).fill_nan(None))
     import pandas as pd  # the user brought it
 
-    columns = {
-        symbol: pd.Series(scores, index=frame.set_index(index).index if index else frame.index)
-        for symbol, (frame, scores) in found.items()
-    }
-    return pd.concat(columns, axis=1, sort=True)
+    shown = pd.DataFrame(columns, labels)
+    return shown.tz_localize("UTC") if labels is rows.calendar and rows.kind == ZONED else shown
+
+
+def _labels(frames: Mapping[str, Any], rows: FrameRows, index: str) -> Any:
+    """Return the calendar as the frames' indices say it; itself, where they say it in several types."""
+    given: list[Any] = []
+    for frame in (frames[symbol] for symbol in rows.symbols):
+        is_column = isinstance(frame, pl.DataFrame)
+        given.append(frame[index] if is_column else frame.set_index(index).index if index else frame.index)
+    if len({(isinstance(each, pl.Series), str(each.dtype)) for each in given}) > 1:
+        return rows.calendar
+    _, first = np.unique(rows.session, return_index=True)  # every entry has a row
+    if isinstance(given[0], pl.Series):
+        return pl.concat(given).gather(first)
+    return given[0].append(given[1:]).take(first)

@@ -12,11 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from barcast.core.errors import UsageError
 from barcast.core.runs import RunFolder
 from barcast.fleet.ledger import LEDGER, Ledger
 from barcast.fleet.onnx import Graph
-from barcast.pipeline.fleet_universal import is_residual
 from barcast.pipeline.fleet_weights import weighed_model
 from barcast.pipeline.record import load_maps
 from barcast.pipeline.settings import RunConfig
@@ -45,14 +43,8 @@ def write_onnx(run: RunFolder, config: RunConfig, symbol: str, path: Path) -> No
     Raises
     ------
     UsageError
-        When the symbol has no model of its own, the package onnx is not installed, or the fleet's forecasts
-        are those of a universal run, corrected.
+        When the symbol has no model of its own, or the package onnx is not installed.
     """
-    if is_residual(config):
-        raise UsageError(
-            f"`{run.name}` corrects a universal run: a symbol's own model gives no forecast alone",
-            "--format safetensors takes out what it adds; or name another fleet with --run",
-        )
     graph, maps = Graph(), load_maps(run)
     with Ledger.open(run.fleet / LEDGER) as ledger:
         add = _add_trees if config.model == "fleet-trees" else _add_network

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 from barcast.core.config import load_toml
+from barcast.core.cores import available_cores
 from barcast.core.errors import UsageError
 from barcast.core.workspace import Workspace
 from barcast.fleet.executors import ExecutorName
@@ -42,7 +42,7 @@ def fleet_how(
     UsageError
         On a duration, size or number that makes no sense.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = available_cores()
     if batch_size < 0:
         raise UsageError(
             f"--batch-size {batch_size}: a number of symbols", "--batch-size 50, or leave it out"

@@ -13,10 +13,11 @@
   industry to market to 0 (`ensemble.shrinkage`): a fleet that learned noise leaves the universal model as it
   is. A symbol without a model of its own has slope 0: the universal forecast.
 
-`route` and `test` have no part in any of it. A refit learns from every known label, each with a forecast that
-did not see it (those of `fit` out of fold, later ones by the evaluated universal run), keeps `c` and the
-slopes of its evaluation, and serves with the refit of the universal run. Which run serves beside the fleet is
-on record with the digest of its weights, and a forecast without it is refused.
+`route` and `test` have no part in any of it. A refit learns from every known label with a forecast that did
+not see it (those of `fit` out of fold, later ones by the evaluated universal run; not those of `stop`, which
+chose that run), keeps `c` and the slopes of its evaluation, and serves with the refit of the universal run.
+Which run serves beside the fleet is on record with the digest of its weights, and a forecast without it is
+refused.
 
 Letters: R rows, S symbols, H horizons, I industries.
 """
@@ -29,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from barcast.core.arrays import F64, I64
+from barcast.core.arrays import F64, I64, Bools
 from barcast.core.bars import Bars
 from barcast.core.errors import RunError
 from barcast.core.progress import Progress
@@ -158,6 +159,7 @@ def residual_of(
     beside = universal if serving is None else Universal.of(serving)
     run.update(**{FACT: beside.plain()})
     inherit_search(run, universal.run)
+    Ledger.create(run.fleet / LEDGER).close()  # it has a status while the universal model is trained again
     scores = unseen_scores(workspace, run, universal.run, dataset.market, progress, evaluated)
     if evaluated is None:
         calibration = _calibrate(dataset, scores)
@@ -168,9 +170,18 @@ def residual_of(
     base = scores * np.array(calibration)
     target = (dataset.target - base).astype(np.float32)
     teach = dataset.teach & np.isfinite(target).any(axis=1)
+    if evaluated is not None:
+        teach &= ~_chose(evaluated, dataset.market.bars)
     learned = replace(dataset, target=target, teach=teach)
     industry = _industries(workspace, dataset.market)
     return Residual(beside, calibration, base, learned, industry, evaluated)
+
+
+def _chose(evaluated: RunFolder, bars: Bars) -> Bools:
+    """Return which rows (R,) of bars chose the universal run: those of the evaluation's `stop`."""
+    first, last = (np.datetime64(time) for time in evaluated.read("state.json")["segments"]["stop"])
+    times = bars.calendar.times[bars.session]
+    return np.asarray((times >= first) & (times <= last), np.bool_)
 
 
 def with_universal_forecast(

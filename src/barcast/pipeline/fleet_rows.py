@@ -19,6 +19,7 @@ from barcast.core.predictions import SEGMENTS
 from barcast.core.texts import some
 from barcast.fleet.budget import Candidates
 from barcast.fleet.data import FleetData
+from barcast.fleet.floor import DIED
 from barcast.fleet.ledger import Ledger
 from barcast.pipeline.dataset import Dataset
 
@@ -26,8 +27,9 @@ from barcast.pipeline.dataset import Dataset
 TURNOVER_BARS = 60
 TOO_SHORT = "too short"
 NOT_EVALUATED = "no model in the evaluation that this refits"
-#: How the reasons begin that another call would not change.
-_SETTLED = (TOO_SHORT, NOT_EVALUATED)
+#: How the reasons begin that another call would not change, and those of failures that it may.
+SETTLED = (TOO_SHORT, NOT_EVALUATED)
+PASSING = (DIED, "MemoryError", "ResourceError")
 #: What symbols may be ordered by; anything else is a file.
 PRIORITIES = ("turnover", "length")
 _FIT, _STOP = SEGMENTS.index("fit"), SEGMENTS.index("stop")
@@ -79,7 +81,12 @@ def waits(ledger: Ledger) -> bool:
     counts = ledger.counts()
     left = [row.reason for row in ledger.rows(status=["left_out"])]
     waiting = counts["pending"] + counts["running"]
-    return bool(waiting) or not all(reason.startswith(_SETTLED) for reason in left)
+    return bool(waiting) or not all(reason.startswith(SETTLED) for reason in left)
+
+
+def failed_in_passing(ledger: Ledger) -> list[str]:
+    """Return the symbols whose failure says nothing of them: a worker died, or memory was short."""
+    return [row.symbol for row in ledger.rows(status=["failed"]) if row.reason.startswith(PASSING)]
 
 
 @contextmanager

@@ -7,7 +7,9 @@ nothing of what it will leave. Every forecast here is of a row that the model be
   labels that were known before its block of `fit` begins and forecasts that block; a symbol that has not yet
   taught has the unknown identity there. Nothing stops early: passes, rounds and penalties are those that the
   run was best with. The sessions before the first block have no forecast, and teach a residual fleet nothing.
-- later rows: the stored run itself, which learned `fit` alone, computed as `barcast predict` does.
+- later rows: the stored run itself, which learned `fit` alone, computed as `barcast predict` does. `stop`
+  chose its best step or penalty, so what it leaves there is a little too small: those rows stop a residual
+  fleet, and teach it nothing, in a refit either.
 
 Each fold's forecasts are kept beside the ledger as one file that is there whole or not at all; a network that
 is killed in the middle of a fold goes on from its checkpoint.
@@ -102,8 +104,10 @@ def refuse_residual(run: RunFolder, todo: str) -> None:
         )
 
 
-def with_universal(workspace: Workspace, config: RunConfig, market: Market) -> RunConfig:
+def with_universal(workspace: Workspace, config: RunConfig, market: Market, progress: Progress) -> RunConfig:
     """Return the config of a residual fleet with the whole name of its universal run; others as they are.
+
+    Where none is named an unfinished fleet of the same options goes on with its own; else it is the newest.
 
     Raises
     ------
@@ -114,13 +118,34 @@ def with_universal(workspace: Workspace, config: RunConfig, market: Market) -> R
     if not is_residual(config):
         return config
     named = config.options.universal
-    run = open_run(workspace, named) if named else _newest(workspace, market)
+    begun = None if named else _of_unfinished(workspace, config, market)
+    if begun is not None:
+        progress.note(f"going on with the fleet that leans on {begun.name}; --universal RUN names another")
+    run = open_run(workspace, named) if named else begun or _newest(workspace, market)
     if why := _unsuited(run, market):
         raise RunError(
             f"`{run.name}` cannot carry a residual fleet: {why}",
             "--universal RUN: one trained on the same rows, segments, horizons and target (barcast runs)",
         )
     return replace(config, options=replace(config.options, universal=run.name))
+
+
+def _of_unfinished(workspace: Workspace, config: RunConfig, market: Market) -> RunFolder | None:
+    """Return what the newest unfinished fleet of otherwise the same options and rows leans on."""
+    for fleet in reversed(list_runs(workspace)):
+        info = fleet.info
+        if info["model"] != config.model or info["status"] == "done" or "parent" in info:
+            continue
+        if (info.get("data_key"), info.get("label_key")) != (market.data_key, market.label_key):
+            continue
+        if not (fleet.path / "config.json").is_file():  # killed as it began
+            continue
+        begun = from_run(fleet.read("config.json"))
+        run = RunFolder(workspace.runs / begun.options.universal)
+        same = replace(config, options=replace(config.options, universal=begun.options.universal))
+        if same.identity() == begun.identity() and run.is_done and not _unsuited(run, market):
+            return run
+    return None
 
 
 def _newest(workspace: Workspace, market: Market) -> RunFolder:
@@ -248,6 +273,8 @@ def _forecast_folds(
 ) -> None:
     """Make the forecasts of the folds that are not there yet, each from a training of its own."""
     missing = {place: fold for place, fold in enumerate(_folds(market)) if not _part(run, place).is_file()}
+    for place in {*range(NUM_FOLDS)} - missing.keys():  # a kill may have left what it was trained in
+        shutil.rmtree(_part(run, place).with_suffix(""), ignore_errors=True)
     if not missing:
         return
     config = from_run(universal.read("config.json"))

@@ -197,13 +197,15 @@ def plan_fleet(
 ) -> list[Plan]:
     """Measure presets on a few symbols, which are kept as fitted, and return what the rest will take.
 
+    Where `stop` is to choose the width and has not yet, the widest is planned.
+
     Returns
     -------
     list of Plan
         Usually one; none where everything is fitted.
     """
     progress = progress or Progress(enabled=False)
-    ready = prepare(workspace, config, progress=progress)
+    ready = prepare(workspace, config, progress=progress, compare_widths=False)
     identity = identity_of(ready.config.identity(), ready.market, ready.features, ready.attributes, None)
     run = run_folder(workspace, config.model, identity)
     if run.is_done and not has_more_to_fit(run):

@@ -41,9 +41,15 @@ SAMPLE = 24
 
 
 def with_width(
-    workspace: Workspace, config: RunConfig, market: Market, features: FeatureSet, progress: Progress
-) -> RunConfig:
+    workspace: Workspace, config: RunConfig, market: Market, features: FeatureSet, progress: Progress, *,
+    compare: bool,
+) -> RunConfig:  # fmt: skip
     """Return the config of a fleet with the preset that `stop` chose, where ``auto`` was asked for.
+
+    Parameters
+    ----------
+    compare : bool
+        Whether widths are compared where that was not done yet; else the widest stands for the choice.
 
     Raises
     ------
@@ -66,6 +72,10 @@ def with_width(
     folder = workspace.cache / "widths" / f"{config.model}-{digest([told, market.cutoff, SAMPLE])[:12]}"
     with writer_lock(folder), progress.about(f"{PRESET_AUTO}: "):
         choice = _known(folder / "width.json")
+        if choice is None and not compare:
+            widest = _short(list(presets(NETWORKS[config.model].kind))[-1])
+            progress.note(f"training compares widths on `stop` first; this is for the widest, {widest}")
+            return replace(config, options=replace(config.options, preset=widest))
         if choice is None:
             choice = _choose(workspace, config, market, features, folder, progress)
             write_json(folder / "width.json", _plain(choice))

@@ -53,6 +53,7 @@ _CHINESE = (
 )
 _STAGES = {"failed": Text("failed", "失败"), "left_out": Text("left out", "未纳入")}
 _UNIVERSAL = Text("a universal model serves it: barcast route", "由通用模型服务：barcast route")
+_UNCORRECTED = Text("this run gives it the universal forecast", "本运行给出通用预测")
 
 
 @dataclass(frozen=True)
@@ -113,13 +114,21 @@ def fleet_failures(run: RunFolder) -> list[Failure]:
     """Return who has no model of its own, why, and what to do or what serves it."""
     with Ledger.open(run.fleet / LEDGER) as ledger:
         rows = ledger.rows(status=["failed", "left_out"])
+    is_residual = FACT in run.recorded
     return [
         Failure(
             symbol=row.symbol, stage=_STAGES[row.status], error=reason_text(row.reason),
-            fallback=Text.same(row.todo) if row.todo else _UNIVERSAL,
+            fallback=_fallback(row.todo, is_residual),
         )
         for row in sorted(rows, key=lambda row: (row.status, row.symbol))
     ]  # fmt: skip
+
+
+def _fallback(todo: str, is_residual: bool) -> Text:
+    """Say what serves a symbol without a model of its own, and what to do about it."""
+    if not is_residual:
+        return Text.same(todo) if todo else _UNIVERSAL
+    return Text(f"{_UNCORRECTED.en}: {todo}", f"{_UNCORRECTED.zh}：{todo}") if todo else _UNCORRECTED
 
 
 def reason_text(reason: str) -> Text:

@@ -26,7 +26,7 @@ from barcast.core.workspace import Workspace
 from barcast.evaluation.results import without_nan
 from barcast.pipeline.champion import promote
 from barcast.pipeline.compare import market_of
-from barcast.pipeline.fleet_universal import is_residual
+from barcast.pipeline.fleet_universal import FACT, recorded_universal
 from barcast.pipeline.gate import (
     Difference,
     GatePolicy,
@@ -39,6 +39,7 @@ from barcast.pipeline.market import load_market
 from barcast.pipeline.predict import Forecasts, predict
 from barcast.pipeline.searched import with_search
 from barcast.pipeline.settings import RunConfig, from_run
+from barcast.pipeline.train import train
 from barcast.pipeline.workflow import TrainedAndCompared, train_and_report
 from barcast.store.lock import writer_lock
 
@@ -109,12 +110,13 @@ def retrain(
     OverlapError
         When another retrain of this workspace is at work.
     RunError
-        When there is no champion.
+        When there is no champion, or the run that it corrects is gone.
     """
     progress = progress or Progress(enabled=False)
     with _alone(workspace):
         champion, evaluated, config = _recipe(workspace)
         progress.note(f"champion: {champion.run}, since {champion.since}")
+        config = _on_what_is_known_now(workspace, evaluated, config, progress)
         result = train_and_report(
             workspace, config, final=True, report=report, keep_forecasts=False, progress=progress
         )
@@ -141,6 +143,7 @@ def describe_retrain(workspace: Workspace, policy: GatePolicy | None = None) -> 
     return {
         "champion": asdict(champion),
         "model": config.model,
+        "universal": evaluated.info.get(FACT, {}).get("run", ""),
         "champion_cutoff": cutoff,
         "cutoff": market.cutoff,
         "new_sessions": int((times > np.datetime64(cutoff)).sum()),
@@ -163,9 +166,28 @@ def _recipe(workspace: Workspace) -> tuple[Reign, RunFolder, RunConfig]:
     open_run(workspace, ALIAS)  # says so where its folder is gone
     evaluated = open_run(workspace, champions.current.evaluated)
     config = with_search(from_run(evaluated.read("config.json")), evaluated)
-    if is_residual(config):  # it leaned on a run that knows nothing of the new bars
-        config = replace(config, options=replace(config.options, universal=""))
     return champions.current, evaluated, config
+
+
+def _on_what_is_known_now(
+    workspace: Workspace, evaluated: RunFolder, config: RunConfig, progress: Progress
+) -> RunConfig:
+    """Return the recipe of a residual fleet on its universal model as of now, trained where it is not there.
+
+    Others are returned as they are.
+
+    Raises
+    ------
+    RunError
+        When the run that the champion corrects is gone, or another one now.
+    """
+    before = recorded_universal(workspace, evaluated)
+    if before is None:
+        return config
+    progress.note(f"{evaluated.name} corrects {before.run.name}, which comes first")
+    recipe = with_search(from_run(before.run.read("config.json")), before.run)
+    universal = train(workspace, recipe, progress=progress).run
+    return replace(config, options=replace(config.options, universal=universal.name))
 
 
 def _judge(

@@ -29,6 +29,7 @@ from barcast.fleet.ledger import LEDGER, Ledger
 from barcast.models.dedicated import RoutedConfig
 from barcast.models.registry import model_entry
 from barcast.pipeline.compare import REFERENCE, check_same_question
+from barcast.pipeline.fleet_universal import recorded_universal
 from barcast.pipeline.predict import Forecasts, predict
 from barcast.pipeline.record import check_market, known_until
 from barcast.pipeline.settings import RunConfig, from_run
@@ -140,13 +141,15 @@ def route_runs(
     Raises
     ------
     RunError
-        When the runs learned different targets: their scores could not stand in one table.
+        When the runs learned different targets: their scores could not stand in one table; or when the run
+        that the fleet corrects is gone.
     """
     progress = progress or Progress(enabled=False)
     started = time.perf_counter()
     for one in (universal, fleet):
         check_market(workspace, one)
         check_done(one)
+    recorded_universal(workspace, fleet)  # what a residual fleet corrects serves with it
     targets = [one.read("state.json")["target"] for one in (universal, fleet)]
     if targets[0] != targets[1]:
         raise RunError(

@@ -22,14 +22,15 @@ SEARCH_KEY = "tuned"
 
 
 def without_searches(
-    tables: Mapping[str, Mapping[str, Any]], model: str, tuned: Tuned | None
+    tables: Mapping[str, Mapping[str, Any]], model: str, preset: str, tuned: Tuned | None
 ) -> tuple[dict[str, dict[str, Any]], Tuned | None]:
     """Return options of single symbols as fits read them, and the searches behind them and the others as one.
 
     Raises
     ------
     UsageError
-        When a search chose the options of a symbol for another model, or its table is not whole.
+        When a search chose the options of a symbol for another model, or around another preset than the
+        fleet's, or its table is not whole.
     """
     own = {
         symbol: {key: value for key, value in options.items() if key != SEARCH_KEY}
@@ -39,11 +40,19 @@ def without_searches(
     for symbol, options in tables.items():
         if SEARCH_KEY not in options:
             continue
-        search = from_plain(Tuned, options[SEARCH_KEY], f"{symbol}.{SEARCH_KEY}")
+        told, around = options[SEARCH_KEY], preset
+        if isinstance(told, Mapping):  # searches of earlier versions did not write the preset down
+            told, around = {k: v for k, v in told.items() if k != "preset"}, told.get("preset", preset)
+        search = from_plain(Tuned, told, f"{symbol}.{SEARCH_KEY}")
         if search.model != model:
             raise UsageError(
                 f"`{search.run}` chose the options of {symbol} for {search.model}, not {model}",
                 f"barcast tune --symbol {symbol} {model}, or leave them out",
+            )
+        if around != preset:
+            raise UsageError(
+                f"`{search.run}` chose the options of {symbol} around the preset {around}, not {preset}",
+                f"--preset {around}; or barcast tune --symbol {symbol} {model} --preset {preset}",
             )
         found[search.run] = search
     if not found or (tuned is not None and len(found) == 1):
@@ -63,16 +72,20 @@ def check_search_knows_nothing_later(config: RunConfig, market: Market) -> None:
     RunError
         When a label of the search's `stop` became known no earlier than `weigh` begins.
     """
-    tuned = config.tuned
-    if tuned is None or not tuned.until:
-        return
-    weigh_begins = market.bars.calendar.times[market.plan.spans["weigh"][0]]
-    if np.datetime64(tuned.until) >= weigh_begins:
+    refuse_search_after(
+        config.tuned, market.bars.calendar.times[market.plan.spans["weigh"][0]], "`weigh` of this run begins",
+        f"search on what was known then: barcast tune {config.model} with this --asof, --segments; "
+        "or later --segments, or options that no search chose",
+    )  # fmt: skip
+
+
+def refuse_search_after(tuned: Tuned | None, begins: np.datetime64, what: str, todo: str) -> None:
+    """Refuse options whose search knew a label no earlier than judging begins; ``what`` says that it does."""
+    if tuned is not None and tuned.until and np.datetime64(tuned.until) >= begins:
         raise RunError(
-            f"`{tuned.run}` chose these options by labels known until {tuned.until}, and `weigh` of this run "
-            f"begins {weigh_begins}: they were chosen by what is to judge this run",
-            f"search on what was known then: barcast tune {config.model} with this --asof, --segments; "
-            "or later --segments, or options that no search chose",
+            f"`{tuned.run}` chose these options by labels known until {tuned.until}, and {what} {begins}: "
+            "they were chosen by what is to judge this run",
+            todo,
         )
 
 

@@ -291,7 +291,8 @@ def resolve(
     if own := merged[model].get("symbol_options"):
         from barcast.pipeline.searched import without_searches  # local: it reads configs itself
 
-        merged[model]["symbol_options"], tuned = without_searches(own, model, tuned)
+        preset = merged[model].get("preset", vars(entry.config)["preset"])
+        merged[model]["symbol_options"], tuned = without_searches(own, model, preset, tuned)
     train = None
     options = entry.config(**merged[model])
     if entry.kind == "network":

@@ -41,7 +41,7 @@ def merge_own(workspace: Workspace, path: Path, symbol: str, own: Mapping[str, A
         When the file has options of the symbol that no search wrote, or is laid out so that they cannot be
         told from others'.
     """
-    with _alone(workspace.runs / "symbol-config.lock"):
+    with _alone(path.with_name(f"{path.name}.lock")):
         names = check_mergeable(workspace, path, symbol)
         text = path.read_text(encoding="utf-8-sig") if path.is_file() else ""
         before = load_toml(path) if text else {}
@@ -123,6 +123,8 @@ def _alone(lock: Path) -> Iterator[None]:
     """Hold a lock while one file is read and written; the system releases it when a process dies."""
     with explained("locking", lock):
         lock.parent.mkdir(parents=True, exist_ok=True)
-        with lock.open("a+b") as file:
+        file = lock.open("a+b")
+    with file:
+        with explained("locking", lock):
             fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+        yield

@@ -164,9 +164,15 @@ def _has_more_to_fit(entry: ModelEntry, run: RunFolder) -> bool:
 
 
 def prepare(
-    workspace: Workspace, config: RunConfig, *, progress: Progress | None = None, market: Market | None = None
-) -> Prepared:
+    workspace: Workspace, config: RunConfig, *, progress: Progress | None = None,
+    market: Market | None = None, compare_widths: bool = True,
+) -> Prepared:  # fmt: skip
     """Read what a training begins with, and refuse what makes no sense before anything is computed.
+
+    Parameters
+    ----------
+    compare_widths : bool
+        Whether a fleet whose width `stop` is to choose compares widths; else it has the widest one.
 
     Raises
     ------
@@ -180,11 +186,12 @@ def prepare(
         progress or Progress(enabled=False),
     )
     market = _checked_market(workspace, config, market, progress)
-    config = _of_one_width(workspace, in_one_spelling(config, market), market, features, progress)
+    config = in_one_spelling(config, market)
+    config = _of_one_width(workspace, config, market, features, progress, compare=compare_widths)
     attributes = attributes_of(workspace, config, market)
     check_look_back(config, market)
     config, warm = _warmed(workspace, config, market, features)
-    config = _leaning(workspace, config, market)
+    config = _leaning(workspace, config, market, progress)
     return Prepared(config, market, features, attributes, warm)
 
 
@@ -241,23 +248,24 @@ def _warmed(
 
 
 def _of_one_width(
-    workspace: Workspace, config: RunConfig, market: Market, features: FeatureSet, progress: Progress
-) -> RunConfig:
+    workspace: Workspace, config: RunConfig, market: Market, features: FeatureSet, progress: Progress, *,
+    compare: bool,
+) -> RunConfig:  # fmt: skip
     """Return the config of a fleet of networks with the width that `stop` chose, where none was named."""
     if model_entry(config.model).kind != "fleet":
         return config
     from barcast.pipeline.fleet_width import with_width  # local: networks bring torch along
 
-    return with_width(workspace, config, market, features, progress)
+    return with_width(workspace, config, market, features, progress, compare=compare)
 
 
-def _leaning(workspace: Workspace, config: RunConfig, market: Market) -> RunConfig:
+def _leaning(workspace: Workspace, config: RunConfig, market: Market, progress: Progress) -> RunConfig:
     """Return the config of a fleet with the whole name of the run that it leans on; of others as it is."""
     if model_entry(config.model).kind != "fleet":
         return config
     from barcast.pipeline.fleet_universal import with_universal  # local: it compares, and so trains, itself
 
-    return with_universal(workspace, config, market)
+    return with_universal(workspace, config, market, progress)
 
 
 def _residual(

@@ -172,7 +172,10 @@ def tune_symbol(
         gain = bench.against(default, bench.outputs(own), num_trials)
         shutil.rmtree(RunFolder(path).fleet, ignore_errors=True)
         until = stop_known(ready.market)
-        own[SEARCH_KEY] = {"model": model, "run": path.name, "trials": num_trials, "until": until}
+        own[SEARCH_KEY] = {
+            "model": model, "preset": ready.config.options.preset, "run": path.name, "trials": num_trials,
+            "until": until,
+        }  # fmt: skip
         if write is not None and gain.is_real:
             merge_own(workspace, write, ready.symbol, own)
         found = SymbolTuning(

@@ -162,15 +162,16 @@ def _forecasts(
 
 
 def describe(
-    workspace: Workspace, config: RunConfig, *, parent: RunFolder | None = None, profile: bool = False
-) -> dict[str, Any]:
+    workspace: Workspace, config: RunConfig, *, parent: RunFolder | None = None, profile: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Return what a training would do: rows, segments and labels, without training anything.
 
     What `train_and_report` would refuse before it trains is refused here.
     """
     _check_asked(workspace, config, parent, profile=profile)
     if parent is None:
-        market = prepare(workspace, config).market
+        market = prepare(workspace, config, progress=progress, compare_widths=False).market
     else:
         market = refitted_market(workspace, parent, config)
     times, counts = market.bars.calendar.times, segment_counts(market)

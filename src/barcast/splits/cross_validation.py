@@ -126,13 +126,7 @@ def purged_folds(
     return folds
 
 
-def fold_segments(
-    sessions: Calendar | int,
-    fold: Fold,
-    session: I32,
-    known_at: I32,
-    shares: tuple[float, float, float] = TRAIN_SHARES,
-) -> I8:
+def fold_segments(sessions: Calendar | int, fold: Fold, session: I32, known_at: I32) -> I8:
     """Cut the training span of a fold into `fit`, `stop` and `weigh`, purged; what is judged is `route`.
 
     Parameters
@@ -141,8 +135,6 @@ def fold_segments(
         As of :func:`purged_folds`.
     session, known_at : I32, shape (R,)
         As of :meth:`Fold.rows`.
-    shares : tuple of float
-        Of the days of the training span.
 
     Returns
     -------
@@ -155,7 +147,7 @@ def fold_segments(
         When a part is left without a label.
     """
     starts = _day_starts(sessions, *fold.train)
-    borders = starts[np.round(np.cumsum((0.0, *shares)) * (len(starts) - 1)).astype(np.int64)].tolist()
+    borders = starts[np.round(np.cumsum((0.0, *TRAIN_SHARES)) * (len(starts) - 1)).astype(np.int64)].tolist()
     code = np.full(len(session), PURGED, np.int8)
     for name, (first, stop) in zip(("fit", "stop", "weigh"), pairwise(borders), strict=True):
         inside = _within(session, (first, stop - 1)) & (known_at >= 0) & (known_at < stop)

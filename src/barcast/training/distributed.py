@@ -39,6 +39,7 @@ from torch import Tensor, nn
 
 from barcast.core.arrays import F32, F64
 from barcast.core.config import from_plain, to_plain
+from barcast.core.cores import available_cores
 from barcast.core.errors import BarcastError, RunError, UsageError
 from barcast.core.progress import Progress
 from barcast.core.runs import RunFolder
@@ -108,7 +109,7 @@ class Team:
         """The share of the machine's cores that is this process's."""
         # torchrun sets 1 where nothing was said
         told = os.environ.get("OMP_NUM_THREADS", "1")
-        return int(told) if told != "1" else max(len(os.sched_getaffinity(0)) // self.local_size, 1)
+        return int(told) if told != "1" else max(available_cores() // self.local_size, 1)
 
     def device(self, name: str) -> str:
         """Return this process's device: ``cuda`` is the GPU of its number on this machine.

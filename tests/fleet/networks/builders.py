@@ -3,8 +3,11 @@
 from collections.abc import Sequence
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
 from barcast.fleet.data import FleetData
+from barcast.fleet.networks.packing import Packed
 from barcast.fleet.networks.presets import NetworkPreset
 from barcast.fleet.networks.trainer import BatchTrainer, Member
 
@@ -55,3 +58,42 @@ def trained(data: FleetData, positions: Sequence[int], **options) -> dict[int, o
     batch = trainer_of(data, positions, **options)
     assert batch.run()
     return dict(zip(positions, batch.in_order(), strict=True))
+
+
+class DedicatedNetwork(nn.Module):
+    """The slow reference: a packed network of torch's own layers, windows (B, L, F) of raw inputs to (B, H).
+
+    Rows before a life's first bar are NaN; inputs are scaled inside, outputs are in the target's units.
+    """
+
+    def __init__(self, packed: Packed) -> None:
+        super().__init__()
+        shape, scaler = packed.shape, packed.scaler
+        kind = nn.LSTM if shape.kind == "lstm" else nn.GRU
+        self.recurrent = kind(shape.num_inputs, shape.hidden_size, shape.num_layers, batch_first=True)
+        self.norm = nn.LayerNorm(shape.hidden_size, elementwise_affine=False)
+        self.head = nn.Linear(shape.hidden_size, shape.num_horizons)
+        self.clip = 5.0 if scaler.clipped else float("inf")
+        self.mean, self.scale, self.target = (
+            nn.Buffer(torch.from_numpy(each.copy())) for each in (scaler.mean, scaler.scale, scaler.target)
+        )
+        own = {
+            name: view[0].clone()
+            for name, view in shape.views(torch.from_numpy(packed.weights)[None]).items()
+        }
+        for depth in range(shape.num_layers):  # one bias is all that an LSTM learns
+            own.setdefault(f"bias_hh_l{depth}", torch.zeros_like(own[f"bias_ih_l{depth}"]))
+        self.head.load_state_dict({name: own.pop(f"head.{name}") for name in ("weight", "bias")})
+        self.recurrent.load_state_dict(own)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return outputs (B, H) of the windows' last bars."""
+        scaled = ((inputs - self.mean) * self.scale).clamp(-self.clip, self.clip)
+        states = self.recurrent(torch.nan_to_num(scaled))[0][:, -1]
+        out: Tensor = self.head(self.norm(states)) * self.target
+        return out
+
+
+def as_module(packed: Packed) -> nn.Module:
+    """Return the network in torch's own layers, in eval mode."""
+    return DedicatedNetwork(packed).eval()

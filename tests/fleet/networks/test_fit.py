@@ -1,4 +1,4 @@
-"""Units of many symbols: overrides, widths, state files, a width for all."""
+"""Units of many symbols: overrides, state files, a width for all."""
 
 import dataclasses
 
@@ -44,18 +44,9 @@ def test_a_wrong_option_of_one_symbol_fails_that_symbol_alone():
     assert third.status == "failed" and "`lr`" in third.reason
 
 
-def test_each_symbol_keeps_its_best_width():
-    fit = NetworkFit(market(), "lstm", OPTIONS, 7)
-    each = {width: fit(_unit([0, 1, 2], hidden_size=width)) for width in (4, 16)}
-    best = fit(_unit([0, 1, 2], widths=[4, 16]))
-    for i, result in enumerate(best):
-        scores = {width: each[width][i].metrics["stop_score"] for width in each}
-        assert result.metrics["hidden_size"] == max(scores, key=scores.get)
-        assert result.model == each[result.metrics["hidden_size"]][i].model
-
-
 def test_a_killed_unit_goes_on_from_its_files(tmp_path, monkeypatch):
-    unit = _unit([0, 1, 2, 3], widths=[4, 16], num_seats=2)
+    unit = _unit([0, 1, 2, 3], symbols={"S3": {"hidden_size": 4}})  # two batches
+    monkeypatch.setattr("barcast.fleet.networks.trainer.seats_for", lambda preset: 2)
     whole = NetworkFit(market(), "lstm", OPTIONS, 7)(unit)
     monkeypatch.setattr("barcast.fleet.networks.fit.SAVE_SECONDS", 0.0)  # save after every step
     real, steps = BatchTrainer._step, []

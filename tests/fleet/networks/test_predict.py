@@ -9,10 +9,10 @@ import torch
 from barcast.core.errors import RunError
 from barcast.fleet.networks import predict
 from barcast.fleet.networks.lessons import Scaler
-from barcast.fleet.networks.packing import Packed, as_module, pack, unpack
+from barcast.fleet.networks.packing import Packed, pack, unpack
 from barcast.fleet.networks.predict import predict_packed, predict_rows
 from barcast.fleet.networks.stacked import Shape, forward
-from tests.fleet.networks.builders import market
+from tests.fleet.networks.builders import as_module, market
 
 
 def _network(seed, kind="lstm", width=6, layers=1, look_back=7, clipped=True) -> Packed:

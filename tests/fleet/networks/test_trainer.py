@@ -10,12 +10,12 @@ import torch
 
 from barcast.core.errors import RunError
 from barcast.fleet.networks.lessons import lessons_of, symbol_seed
-from barcast.fleet.networks.packing import as_module, unpack
+from barcast.fleet.networks.packing import unpack
 from barcast.fleet.networks.presets import NetworkPreset
 from barcast.fleet.networks.trainer import BatchTrainer
 from barcast.training.config import TrainConfig
 from barcast.training.step import warm_up_then_cosine
-from tests.fleet.networks.builders import SMALL, market, trained, trainer_of
+from tests.fleet.networks.builders import SMALL, as_module, market, trained, trainer_of
 
 SHAPES = pytest.mark.parametrize(
     "options", [{}, {"hidden_size": 33}, {"kind": "gru", "num_layers": 2}], ids=["stacked", "fused", "gru"]

@@ -11,6 +11,16 @@ from barcast.fleet.work import FitSource
 ExecutorName = Literal["serial", "processes", "ray"]
 
 
+def check_executor(name: str, address: str | None = None) -> None:
+    """Refuse an unknown name, and an address without Ray (`UsageError`)."""
+    if name not in get_args(ExecutorName):
+        raise UsageError(
+            f"there is no executor {name!r}", f"choose one of {', '.join(get_args(ExecutorName))}"
+        )
+    if address is not None and name != "ray":
+        raise UsageError(f"an address is of a Ray cluster, the executor is {name}", "add --executor ray")
+
+
 def executor(
     name: ExecutorName,
     num_workers: int,
@@ -44,12 +54,7 @@ def executor(
     ResourceError
         When a Ray cluster cannot be reached or started.
     """
-    if name not in get_args(ExecutorName):
-        raise UsageError(
-            f"there is no executor {name!r}", f"choose one of {', '.join(get_args(ExecutorName))}"
-        )
-    if address is not None and name != "ray":
-        raise UsageError(f"an address is of a Ray cluster, the executor is {name}", "add --executor ray")
+    check_executor(name, address)
     if num_workers < 1 or (batch_size is not None and batch_size < 1):
         raise UsageError(f"{num_workers} workers, batches of {batch_size}", "both must be at least 1")
     if name == "serial":
@@ -65,4 +70,4 @@ def executor(
     return RayExecutor(num_workers, source, worker_bytes=worker_bytes, batch_size=batch_size, address=address)
 
 
-__all__ = ["Executor", "ExecutorName", "Finished", "executor"]
+__all__ = ["Executor", "ExecutorName", "Finished", "check_executor", "executor"]

@@ -1,14 +1,10 @@
 """Fits units of many symbols as batches of dedicated networks.
 
-Options of a unit are overrides of the preset for all of its symbols, but for three names:
+Options of a unit are overrides of the preset for all of its symbols, but for one name:
 
 ``symbols``
     Overrides of single symbols, by name. Rates, decay, epochs, patience, features and the like differ freely
     inside a batch; options of ``presets.SHAPES`` put a symbol into a batch of its own kind.
-``widths``
-    Every symbol is trained at each of these widths and keeps the network that is best on its own `stop`.
-``num_seats``
-    Symbols at once; 0 chooses.
 """
 
 from __future__ import annotations
@@ -86,9 +82,7 @@ class NetworkFit:
 
     def _results(self, unit: Unit) -> list[SymbolResult]:
         options = {**self.options, **unit.options}
-        own, widths = options.pop("symbols", {}), options.pop("widths", ())
-        num_seats = int(options.pop("num_seats", 0))
-        members, found = [], {}
+        own, members, found = options.pop("symbols", {}), [], {}
         for symbol, position in zip(unit.symbols, unit.positions, strict=True):
             try:
                 members.append(
@@ -98,29 +92,26 @@ class NetworkFit:
                 found[position] = SymbolResult(
                     symbol, unit.preset, "failed", reason=error.found, todo=error.todo
                 )
-        found |= dict(self._fit(members, unit, widths, num_seats))
+        found |= self._fit(members, unit)
         memory = pss_bytes()
         return [replace(found[position], memory_bytes=memory) for position in unit.positions]
 
-    def _fit(
-        self, members: list[Member], unit: Unit, widths: Sequence[int], num_seats: int
-    ) -> list[tuple[int, SymbolResult]]:
-        """Train at each width and keep the best of each symbol."""
-        tried: dict[int, list[SymbolResult]] = {member.position: [] for member in members}
+    def _fit(self, members: Sequence[Member], unit: Unit) -> dict[int, SymbolResult]:
+        """Train batch after batch; return the results by position."""
+        found: dict[int, SymbolResult] = {}
         files = []
-        for batch in batches_of(members, widths):
+        for batch in batches_of(members):
             file = self._file(batch, unit)
             files.append(file)
-            trainer = self._trainer(batch, unit.preset, num_seats, file)
+            trainer = self._trainer(batch, unit.preset, file)
             while not trainer.run(SAVE_SECONDS if file else float("inf")):
                 _save(file, trainer)
             _save(file, trainer)
-            for member, result in zip(batch, trainer.in_order(), strict=True):
-                tried[member.position].append(result)
+            found |= zip((member.position for member in batch), trainer.in_order(), strict=True)
         for file in self.delivered:
             file.unlink(missing_ok=True)
         self.delivered = [file for file in files if file]
-        return [(position, best_of(results)) for position, results in tried.items()]
+        return found
 
     def _file(self, batch: Sequence[Member], unit: Unit) -> Path | None:
         if self.states is None:
@@ -128,31 +119,22 @@ class NetworkFit:
         text = repr((batch, unit.symbols, self.seed))
         return self.states / f"{hashlib.blake2b(text.encode(), digest_size=10).hexdigest()}.safetensors"
 
-    def _trainer(self, batch: Sequence[Member], name: str, num_seats: int, file: Path | None) -> BatchTrainer:
+    def _trainer(self, batch: Sequence[Member], name: str, file: Path | None) -> BatchTrainer:
         """Go on from a saved state where there is one that fits."""
         if file and file.is_file():
             try:
                 return BatchTrainer.from_state(file.read_bytes(), self.data, batch, name, self.seed)
             except RunError:  # damaged, or the rows have changed since: training it again is all it costs
                 file.unlink()
-        return BatchTrainer(self.data, batch, name, self.seed, num_seats)
+        return BatchTrainer(self.data, batch, name, self.seed)
 
 
-def batches_of(members: Sequence[Member], widths: Sequence[int] = ()) -> list[list[Member]]:
-    """Put members of one shape together, once for each width."""
+def batches_of(members: Sequence[Member]) -> list[list[Member]]:
+    """Put members of one shape together."""
     found: dict[Any, list[Member]] = {}
-    for width in widths or (0,):
-        for member in members:
-            preset = replace(member.preset, hidden_size=width) if width else member.preset
-            found.setdefault(preset.shape, []).append(Member(member.position, preset))
+    for member in members:
+        found.setdefault(member.preset.shape, []).append(member)
     return list(found.values())
-
-
-def best_of(results: Sequence[SymbolResult]) -> SymbolResult:
-    """Return the result whose network is best on `stop`, with the seconds of all; a failure if all failed."""
-    done = [result for result in results if result.status == "done"]
-    best = max(done, key=lambda result: result.metrics["stop_score"]) if done else results[0]
-    return replace(best, seconds=sum(result.seconds for result in results))
 
 
 def _save(file: Path | None, trainer: BatchTrainer) -> None:

@@ -1,8 +1,4 @@
-"""One rung of the ladder for all symbols: the narrowest that a sample does not clearly do better than.
-
-Every symbol may also keep the best of several widths of its own (the option ``widths`` of a fit), at the
-price of training them all.
-"""
+"""One rung of the ladder for all symbols: the narrowest that a sample does not clearly do better than."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """A trained network as bytes, and back: one safetensors file, float32, nothing executable.
 
-Its weights have torch's names, so that ``torch.nn.LSTM`` or ``GRU`` takes them (:func:`as_module`).
+Its weights have torch's names, so that ``torch.nn.LSTM`` or ``GRU`` takes them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from barcast.core.arrays import F32
 from barcast.core.errors import RunError
@@ -79,45 +79,6 @@ def header_of(data: bytes) -> dict[str, str]:
     length = int.from_bytes(data[:8], "little")
     found: dict[str, str] = json.loads(data[8 : 8 + length])["__metadata__"]
     return found
-
-
-class DedicatedNetwork(nn.Module):
-    """A packed network of torch's own layers, for export: windows (B, L, F) of raw inputs to (B, H).
-
-    Rows before a life's first bar are NaN; inputs are scaled inside, outputs are in the target's units.
-    """
-
-    def __init__(self, packed: Packed) -> None:
-        super().__init__()
-        shape, scaler = packed.shape, packed.scaler
-        kind = nn.LSTM if shape.kind == "lstm" else nn.GRU
-        self.recurrent = kind(shape.num_inputs, shape.hidden_size, shape.num_layers, batch_first=True)
-        self.norm = nn.LayerNorm(shape.hidden_size, elementwise_affine=False)
-        self.head = nn.Linear(shape.hidden_size, shape.num_horizons)
-        self.clip = 5.0 if scaler.clipped else float("inf")
-        self.mean, self.scale, self.target = (
-            nn.Buffer(torch.from_numpy(each.copy())) for each in (scaler.mean, scaler.scale, scaler.target)
-        )
-        own = {
-            name: view[0].clone()
-            for name, view in shape.views(torch.from_numpy(packed.weights)[None]).items()
-        }
-        for depth in range(shape.num_layers):  # one bias is all that an LSTM learns
-            own.setdefault(f"bias_hh_l{depth}", torch.zeros_like(own[f"bias_ih_l{depth}"]))
-        self.head.load_state_dict({name: own.pop(f"head.{name}") for name in ("weight", "bias")})
-        self.recurrent.load_state_dict(own)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Return outputs (B, H) of the windows' last bars."""
-        scaled = ((inputs - self.mean) * self.scale).clamp(-self.clip, self.clip)
-        states = self.recurrent(torch.nan_to_num(scaled))[0][:, -1]
-        out: Tensor = self.head(self.norm(states)) * self.target
-        return out
-
-
-def as_module(packed: Packed) -> nn.Module:
-    """Return the network in torch's own layers, in eval mode."""
-    return DedicatedNetwork(packed).eval()
 
 
 def stack(networks: Sequence[Packed]) -> Tensor:

@@ -10,6 +10,7 @@ the symbols' names, a line each.
 
 from __future__ import annotations
 
+import itertools
 import mmap
 import zlib
 from collections.abc import Callable, Iterable
@@ -21,6 +22,7 @@ import numpy as np
 
 from barcast.core.arrays import F32, F64, I64
 from barcast.core.atomic import atomic_path
+from barcast.core.cores import available_cores
 from barcast.core.errors import DataError, UsageError, explained
 from barcast.fleet.trees.packed import (
     D_BOUNDS,
@@ -59,6 +61,8 @@ _PARTS = (
     (D_MEMBERS, lambda d: np.full(d.shape[:-1], 3 * NUM_MEMBERS)),
 )  # fmt: skip
 _STARTS = [start for start, _ in _PARTS]
+#: A share of rows that is worth a thread.
+_LEAST_ROWS = 500
 _REBUILD = "build the file of packed models again: the ledger has all of them"
 
 
@@ -240,12 +244,28 @@ class PackedFleet:
                 "give one row a symbol, in the order of `symbols`, or say whose each row is",
             )
         out = np.empty((len(inputs), self.directory.shape[1], NUM_MEMBERS))
-        damaged = predict_rows(self.words, self.floats, self.directory, own, np.array(inputs), out)
+        damaged = self._fill(own, np.array(inputs), out)
         if damaged >= 0:
             raise DataError(
                 f"the packed ensemble of {self.symbols[damaged]} is damaged: a node leads nowhere", _REBUILD
             )
         return out
+
+    def _fill(self, own: I64, inputs: F32, out: F64) -> int:
+        """Predict a share of the rows on each core; return the position of a damaged ensemble, or -1."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        num = min(available_cores(), 1 + len(own) // _LEAST_ROWS)
+        borders = np.linspace(0, len(own), num + 1).astype(int).tolist()
+        parts = [slice(first, last) for first, last in itertools.pairwise(borders)]
+
+        def fill(part: slice) -> int:
+            return predict_rows(self.words, self.floats, self.directory, own[part], inputs[part], out[part])
+
+        if num == 1:
+            return fill(parts[0])
+        with ThreadPoolExecutor(num) as pool:  # the kernel runs without the interpreter's lock
+            return max(pool.map(fill, parts))
 
     def scores(self, inputs: F32, which: I64 | None = None) -> F64:
         """Predict rows by the weighted members, shape (R, H); parameters and errors as :meth:`members`."""
