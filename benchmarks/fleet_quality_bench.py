@@ -103,7 +103,7 @@ def by_session(values: np.ndarray, session: np.ndarray) -> np.ndarray:
 def outcomes(market: str) -> pl.DataFrame:
     """Every labelled row of the market: symbol, time, y."""
     from barcast.core.workspace import Workspace
-    from barcast.pipeline.market import load_market
+    from barcast.pipeline.market import load_market, session_times
     from barcast.pipeline.settings import resolve
 
     place = Workspace.find(workspace_for(market))
@@ -111,7 +111,8 @@ def outcomes(market: str) -> pl.DataFrame:
     rows = load_market(place, resolve(place, "ridge", options).data)
     bars = rows.bars
     return pl.DataFrame({
-        "symbol": np.array(bars.symbols)[bars.symbol_of_row], "time": bars.time, "y": rows.labels.y[:, 0],
+        "symbol": np.array(bars.symbols)[bars.symbol_of_row], "time": session_times(bars, bars.session),
+        "y": rows.labels.y[:, 0],
     }).with_columns(pl.col("time").cast(pl.Datetime("us"))).filter(pl.col("y").is_finite())  # fmt: skip
 
 
@@ -121,7 +122,7 @@ def widths(market: str, run: str) -> pl.DataFrame:
 
     table = predictions(market, run, "weigh").filter(pl.col("y").is_not_null()).sort(KEYS)
     sizes = table.group_by("symbol", maintain_order=True).len()
-    offsets = np.concatenate([[0], np.cumsum(sizes["len"].to_numpy())])
+    offsets = np.concatenate([[0], np.cumsum(sizes["len"].to_numpy())]).astype(np.int64)
     width = fit_widths(table["y"].to_numpy(), table["sigma"].to_numpy(), offsets)
     return sizes.select("symbol").with_columns(width=pl.Series(width))
 
