@@ -22,7 +22,6 @@ from barcast.core.memory import keep_freed_memory
 from barcast.core.progress import Progress
 from barcast.core.runs import RunFolder
 from barcast.core.workspace import Workspace
-from barcast.evaluation.intervals import Bootstrap, interval, plan_blocks, resample
 from barcast.evaluation.metrics import rank_ic
 from barcast.models.heads import head_of
 from barcast.models.registry import model_entry
@@ -32,7 +31,7 @@ from barcast.pipeline.market import load_market
 from barcast.pipeline.settings import resolve
 from barcast.training.loop import fit_network
 from barcast.training.predict import predict_windows
-from common import OUT, RESULTS, SEGMENTS, log_trial, machine, workspace_for
+from common import OUT, RESULTS, SEGMENTS, estimated, log_trial, machine, workspace_for
 
 #: What is compared: options of the loop beside the defaults.
 KINDS = {
@@ -83,10 +82,7 @@ def remembered(path: Path) -> dict[str, dict]:
 
 def mean_and_interval(by_session: np.ndarray) -> str:
     """Mean of a series with its 95 % interval by blocks of sessions."""
-    blocks = plan_blocks(len(by_session), 5, 1, Bootstrap())
-    mean = float(by_session.mean())
-    draws = resample(np.column_stack([by_session, np.ones(len(by_session))]), blocks)
-    low, high = interval(mean, draws[:, 0] / draws[:, 1], blocks)
+    mean, low, high = estimated(by_session)
     return f"{mean:+.4f} [{low:+.4f}, {high:+.4f}]"
 
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -15,15 +16,19 @@ import pytest
 import barcast
 from barcast.cli.app import _run
 from barcast.core.errors import RunError, UsageError
-from barcast.core.predictions import read_predictions
+from barcast.core.predictions import SEGMENTS, read_predictions
 from barcast.core.workspace import Workspace
-from barcast.ensemble.densities import log_densities
 from barcast.evaluation.metrics import rank_ic
 from barcast.fleet.ledger import LEDGER, Ledger
 from barcast.fleet.trees.presets import MEMBERS, PRESETS
 from barcast.models.dedicated import FleetTreesConfig
+from barcast.pipeline.dataset import build_dataset, resolve_features
+from barcast.pipeline.fleet_lessons import lessons_of
 from barcast.pipeline.fleet_trees import LADDERS
 from barcast.pipeline.fleet_verbs import fleet_run
+from barcast.pipeline.fleet_weights import weigh_members
+from barcast.pipeline.market import load_market
+from barcast.pipeline.settings import from_run
 from tests.journey.test_journey import DECLARED, write_market
 
 NAMES = [f"SYM{s:02d}" for s in range(34)]
@@ -108,7 +113,26 @@ def test_weights_are_the_evidence_of_rows_that_taught_nothing(place):
     with ledger_of(place) as ledger:
         pooled = ledger.pooled("weights")
     assert all(each[0]["num_rows"] > 20 for each in pooled.values())
-    assert log_densities(np.zeros(1), np.zeros((1, 1)), np.ones(1)).shape == (1, 1)
+
+
+def test_widths_are_of_stop_and_weights_of_weigh_and_nothing_later_counts(spare):
+    fleet = fleet_run(Workspace(spare))
+    config = from_run(fleet.read("config.json"))
+    features = resolve_features(Workspace(spare), config.data.features)
+    market = load_market(Workspace(spare), config.data)
+    lessons = lessons_of(build_dataset(market, Workspace(spare), features, tabular=True))
+
+    def weights_with(segment):
+        data = lessons.data
+        larger = np.where((data.segment == SEGMENTS.index(segment))[:, None], 10 * data.target, data.target)
+        with Ledger.open(fleet.fleet / LEDGER, readonly=False) as ledger:
+            weigh_members(ledger, replace(lessons, data=replace(data, target=larger)))
+            return ledger.pooled("weights")
+
+    with ledger_of(spare) as ledger:
+        stored = ledger.pooled("weights")
+    assert weights_with("route") == weights_with("test") == stored
+    assert weights_with("stop") != stored != weights_with("weigh")
 
 
 def test_the_refit_keeps_presets_rounds_and_weights_and_serves(place, capsys):

@@ -67,25 +67,23 @@ def _rows_of(data: FleetData, places: Sequence[int], segment: str) -> tuple[I64,
     return np.concatenate(rows), offsets
 
 
-def _outputs(ledger: Ledger, data: FleetData, segment: str) -> tuple[tuple[str, ...], F64]:
-    """Return all finished symbols, and what their trees say of their rows of a segment: (n, H, K)."""
-    places = {symbol: position for position, symbol in enumerate(data.symbols)}
-    code, symbols, found = SEGMENTS.index(segment), [], []
+def _outputs(ledger: Ledger, data: FleetData) -> tuple[list[int], F64]:
+    """Return all finished symbols, by position, and what their trees say of their `weigh`: (n, H, K)."""
+    position = {symbol: place for place, symbol in enumerate(data.symbols)}
+    code, places, found = SEGMENTS.index("weigh"), [], []
     for symbol, model in ledger.models():
-        one = data.one(places[symbol])
-        symbols.append(symbol)
+        one = data.one(position[symbol])
+        places.append(position[symbol])
         found.append(predictions(one, model, np.flatnonzero(one.segment == code)))
-    return tuple(symbols), np.concatenate(found)
+    return places, np.concatenate(found)
 
 
 def weigh_members(ledger: Ledger, lessons: Lessons) -> None:
     """Weigh the members of all finished symbols; keep weights and evidence in the ledger."""
     constants, data = constants_of(lessons), lessons.data
-    symbols, trees = _outputs(ledger, data, "weigh")
-    position = {symbol: place for place, symbol in enumerate(data.symbols)}
-    places = [position[symbol] for symbol in symbols]
+    places, trees = _outputs(ledger, data)
     (before, starts), (rows, offsets) = (_rows_of(data, places, name) for name in ("stop", "weigh"))
-    owner = np.repeat(np.arange(len(symbols)), np.diff(offsets))
+    owner = np.repeat(np.arange(len(places)), np.diff(offsets))
     averaged = []
     for h, horizon in enumerate(lessons.horizons):
         scale = lessons.scale[h]
@@ -99,8 +97,8 @@ def weigh_members(ledger: Ledger, lessons: Lessons) -> None:
         averaged.append(average(density, offsets, data.session[rows], horizon, members=members))
     ledger.set_meta({"constants": {"names": constants.names, "values": constants.values.tolist()}})
     ledger.set_pooled(WEIGHTS, {
-        symbol: [to_plain(each.evidence(place)) for each in averaged]
-        for place, symbol in enumerate(symbols)
+        data.symbols[place]: [to_plain(each.evidence(position)) for each in averaged]
+        for position, place in enumerate(places)
     })  # fmt: skip
 
 
