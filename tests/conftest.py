@@ -3,6 +3,7 @@
 import itertools
 import os
 import signal
+from datetime import UTC, datetime
 from pathlib import Path
 
 # Several test processes share few cores: threads that wait for each other would cost more than they give.
@@ -83,15 +84,16 @@ class SoakTable:
         self.rows.append((room, what, passed))
 
     def write(self) -> None:
-        """Write the table, sorted by room; rows of what did not run are kept."""
+        """Write the table, sorted by room, with the day of each; rows of what did not run are kept."""
         results = {(room, what): passed for room, what, passed in self.rows}
-        head = ["| room | what | result |", "| --- | --- | --- |"]
+        head = ["| room | what | result | on |", "| --- | --- | --- | --- |"]
+        today = datetime.now(UTC).date()
         kept = []
         if self.path.is_file():
             lines = self.path.read_text(encoding="utf-8").splitlines()[2:]
             kept = [line for line in lines if tuple(map(str.strip, line.split("|")[1:3])) not in results]
         new = [
-            f"| {room} | {what} | {'passed' if passed else 'FAILED'} |"
+            f"| {room} | {what} | {'passed' if passed else 'FAILED'} | {today} |"
             for (room, what), passed in results.items()
         ]
         self.path.parent.mkdir(parents=True, exist_ok=True)
