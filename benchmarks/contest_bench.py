@@ -10,12 +10,13 @@ of every third symbol. An ensemble is the mean of the outputs of its seeds, of L
 network ensemble that `route` prefers against the better of ridge and the LightGBM ensemble there, paired by
 session; outcomes of `test` are looked up once, after `route` has chosen, and a second time is refused. Fits are
 kept under ``out/contest`` by their config (remove them after a change of code), so a bench that was killed goes
-on; two of them run at a time, with one thread each, presets one at a time with all threads.
+on, in the middle of a network's fit too; two of them run at a time, with one thread each, presets one at a time with all threads.
 """
 
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -159,14 +160,16 @@ class Fitter:
         config, entry = resolve(self.place, job.model, job.flags), model_entry(job.model)
         dataset = self.dataset(config, tabular=entry.kind == "tabular")
         rows = judged_rows(self.market, job)
-        with tempfile.TemporaryDirectory() as folder:
-            run = RunFolder(Path(folder))
+        run = RunFolder(path.with_suffix(""))
+        if not run.path.is_dir():
+            run.path.mkdir()
             run.write("run.json", {"name": path.stem})
-            outcome = fit_model(entry, config, dataset, run, Progress(True))
-            scores = np.asarray(outcome.predict(rows))[:, 0].astype(np.float32)
+        outcome = fit_model(entry, config, dataset, run, Progress(True))
+        scores = np.asarray(outcome.predict(rows))[:, 0].astype(np.float32)
         part = path.with_suffix(f".{os.getpid()}.npz")
         np.savez(part, scores=scores, facts=json.dumps(outcome.facts))
         part.rename(path)
+        shutil.rmtree(run.path)
 
 
 def work(market: str, jobs: list[Job], claims: Path) -> None:
