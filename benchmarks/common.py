@@ -3,7 +3,10 @@
 import json
 import os
 import platform
+import subprocess
+import tempfile
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -61,6 +64,69 @@ def workspace_for(name: str) -> Path:
         result = import_data(place, [data_folder() / f"{name}.parquet"], options, progress=Progress(True))
         print(f"{name}: {result.num_rows} rows imported in {time.perf_counter() - started:.1f} s")
     return place
+
+
+def random_walks(place: Path, num_symbols: int, num_sessions: int) -> Path:
+    """A workspace of random walks, made on first use: nothing in it can be forecast."""
+    import polars as pl
+
+    from barcast.core.calendar import exchange_days
+    from barcast.core.workspace import Workspace
+    from barcast.pipeline.data import import_data
+    from barcast.sources.options import ImportOptions
+
+    if (place / "market" / "store.json").is_file():
+        return place
+    rng = np.random.default_rng(num_symbols)
+    first, last = (np.datetime64(day).item() for day in ("2000-01-03", "2024-12-31"))
+    days = np.array(exchange_days("XNYS", first, last)[-num_sessions:], dtype="datetime64[D]")
+    moves = rng.normal(0, 0.015, (num_symbols, num_sessions))
+    close = 30 * np.exp(np.cumsum(moves, axis=1)).ravel()
+    opened = close * np.exp(rng.normal(0, 0.004, close.size))
+    frame = pl.DataFrame({
+        "symbol": np.repeat([f"SYM{number:04d}" for number in range(num_symbols)], num_sessions),
+        "time": np.tile(days, num_symbols), "open": opened, "high": np.maximum(opened, close) * 1.004,
+        "low": np.minimum(opened, close) * 0.996, "close": close,
+        "volume": rng.integers(10_000, 900_000, close.size).astype(float),
+    })  # fmt: skip
+    import_data(Workspace.find(place), frame, ImportOptions(market="us", basis="raw"))
+    return place
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A program that ended well: what it printed, its wall clock, and looks at what its process tree held."""
+
+    printed: str
+    seconds: float
+    looks: tuple[tuple[float, int], ...]  # `time.monotonic()`, which all processes share, and bytes of PSS
+
+    def peak(self, began: float = 0.0, ended: float = float("inf")) -> int:
+        """The most bytes that a look between two moments found."""
+        return max((size for moment, size in self.looks if began <= moment <= ended), default=0)
+
+
+def watched(*words: str, every: float = 1.0) -> Watched:
+    """Run a program to its end and look so often, in seconds, at the memory of it and its children."""
+    from barcast.core.memory import tree_pss_bytes
+
+    looks, started = [], time.monotonic()
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as printed:
+        child = subprocess.Popen(words, stdout=printed)
+        try:
+            while child.poll() is None:
+                looks.append((time.monotonic(), tree_pss_bytes(child.pid)))
+                try:
+                    child.wait(every)
+                except subprocess.TimeoutExpired:
+                    continue
+        finally:
+            child.kill()  # where the bench is interrupted; one that has ended takes no notice
+        seconds = time.monotonic() - started
+        if child.returncode:
+            raise SystemExit(f"{' '.join(words)} ended with {child.returncode}")
+        printed.seek(0)
+        return Watched(printed.read(), seconds, tuple(looks))
 
 
 def log_trial(**values: object) -> None:

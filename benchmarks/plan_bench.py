@@ -20,9 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 
-from common import OUT, log_trial, machine, write_result
+from common import OUT, log_trial, machine, random_walks, write_result
 
 #: How near is near enough, and the share of configurations that must be.
 TOLERANCE, ENOUGH = 0.20, 0.90
@@ -91,33 +90,6 @@ CASES = [
 ]
 
 
-def market(case: Case) -> Path:
-    """A workspace of random walks, made on first use."""
-    from barcast.core.calendar import exchange_days
-    from barcast.core.workspace import Workspace
-    from barcast.pipeline.data import import_data
-    from barcast.sources.options import ImportOptions
-
-    place = OUT / "plan" / f"{case.symbols}x{case.sessions}"
-    if (place / "market" / "store.json").is_file():
-        return place
-    rng = np.random.default_rng(case.symbols)
-    first, last = (np.datetime64(day).item() for day in ("2000-01-03", "2024-12-31"))
-    days = np.array(exchange_days("XNYS", first, last)[-case.sessions :], dtype="datetime64[D]")
-    moves = rng.normal(0, 0.015, (case.symbols, case.sessions))
-    close = 30 * np.exp(np.cumsum(moves, axis=1)).ravel()
-    opened = close * np.exp(rng.normal(0, 0.004, close.size))
-    frame = pl.DataFrame({
-        "symbol": np.repeat([f"SYM{number:04d}" for number in range(case.symbols)], case.sessions),
-        "time": np.tile(days, case.symbols), "open": opened, "high": np.maximum(opened, close) * 1.004,
-        "low": np.minimum(opened, close) * 0.996, "close": close,
-        "volume": rng.integers(10_000, 900_000, close.size).astype(float),
-    })  # fmt: skip
-    import_data(Workspace.find(place), frame, ImportOptions(market="us", basis="raw"))
-    (place / "bench.toml").write_text(f"[data]\n{SHARES}\n[train]\n", encoding="utf-8")
-    return place
-
-
 def arguments_of(case: Case, place: Path) -> list[str]:
     """What `train` and `plan train` are both given."""
     settings = place / f"{case.name}.toml"
@@ -183,7 +155,7 @@ def train_bounded(steps: int, arguments: list[str]) -> None:
 
 def result_of(case: Case) -> dict:
     """Plan and train one configuration, back to back."""
-    place = market(case)
+    place = random_walks(OUT / "plan" / f"{case.symbols}x{case.sessions}", case.symbols, case.sessions)
     started = time.perf_counter()
     found = plan(case, place)
     planned = time.perf_counter() - started

@@ -1,6 +1,7 @@
 """Whole runs on a small market: each planted fault is the first verdict, healthy runs have none."""
 
 import json
+import shlex
 from dataclasses import replace
 
 import numpy as np
@@ -127,6 +128,34 @@ def test_the_commands(place, capsys):
     shown = capsys.readouterr().out
     assert "nothing found" in shown and "no steps to profile" in shown
     assert barcast.doctor(newest.name, workspace=place).learning == ()
+
+
+def test_what_to_type_trains_that_run_again_whoever_began_it(place):
+    """Options without a flag and the session that was the last then come along; nothing that was typed does."""
+    found = trained(place, seed=5, epochs=2, clip=0.9, stretch_length=60, asof="2021-06-30")
+    command = diagnose(place, found).profile_command
+    for typed, started in (
+        ("barcast retrain --promote-if-better", ""),
+        ("barcast train gru --lr 1 --output-dir out --open-test", ""),
+        ("torchrun --nproc-per-node 2 -m barcast train lstm --lr 1", "torchrun --nproc-per-node 2 -m "),
+    ):
+        found.update(command=typed)
+        assert diagnose(place, found).profile_command == started + command
+    networks = [one.name for one in list_runs(place) if one.info["model"] == "lstm"]
+    program, *words = shlex.split(command)
+    assert program == "barcast" and run(*words, "--no-report", "--quiet") == 0
+    assert [one.name for one in list_runs(place) if one.info["model"] == "lstm"] == networks
+    assert found.read("profile.json")["num_steps"] > 0 and found.info["cutoff"] == "2021-06-30"
+
+
+def test_a_model_without_steps_is_told_of_its_own_options(place):
+    options = {name: OPTIONS[name] for name in ("features", "horizons")}
+    ridge = room.train(place, resolve(place, "ridge", {**options, "penalties": (1.0,)})).run
+    tensors, header = load_tensors(ridge.weights)
+    save_tensors(ridge.weights, {**tensors, "weights": torch.zeros_like(tensors["weights"])}, header)
+    found = diagnose(place, ridge)
+    assert [(one.kind, one.command) for one in found.learning] == [("dead_outputs", "")]
+    assert "own options" in found.learning[0].todo.en and found.profile_command == ""
 
 
 def test_what_has_no_steps_is_not_profiled(place, capsys):

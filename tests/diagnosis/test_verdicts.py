@@ -236,6 +236,39 @@ def test_too_good_to_be_true():
     assert found[0].kind == "leak" and found[0].command == "barcast audit"
 
 
+def test_what_asks_for_an_audit_audits_the_run_that_was_judged():
+    rng, audit = np.random.default_rng(0), "barcast audit lstm-1 -w ws"
+    late = rows(rng, 0.6, 0.15, -1, probe=False)
+    recorded = float(np.nanmean(np.square(late.lagged[-1] - late.score)))
+    changes = {
+        "leak": {"fit": rows(rng, 0.6), "held": rows(rng, 0.6)},
+        "labels_shuffled": {"fit": rows(rng, 0.0, 0.2), "held": rows(rng, 0.0, 0.2),
+                            "curve": curve([1.0] * 16, [0.01] * 16)},
+        "labels_shifted": {"fit": late, "held": rows(rng, 0.0), "curve": curve([recorded] * 16, [0.01] * 16)},
+    }  # fmt: skip
+    for kind, changed in changes.items():
+        verdict = verdicts(healthy(0, audit=audit, **changed))[0]
+        assert (verdict.kind, verdict.command) == (kind, audit)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fit", "held"),
+    [("overfitting", (0.6, 0.2), (0.08, 0.2)), ("under_fitting", (0.1, 0.25), (0.1, 0.25)),
+     ("dead_outputs", (0.1, 0.1), None)],
+)  # fmt: skip
+def test_a_model_without_steps_is_given_no_option_that_it_would_refuse(kind, fit, held):
+    rng = np.random.default_rng(0)
+    taught, beyond = rows(rng, *fit), rows(rng, *(held or fit))
+    if held is None:
+        beyond = Rows(**{**vars_of(beyond), "score": np.full(len(beyond.score), 0.3)})
+    parts = {"fit": taught, "held": beyond}
+    without = {"lr": None, "epochs": 0, "curve": [], "null_loss": None, "moved": None, "saturated": None}
+    tabular, network = (verdicts(healthy(0, **parts, **changes))[0] for changes in (without, {}))
+    assert tabular.kind == network.kind == kind
+    assert tabular.command == "" and "own options" in tabular.todo.en
+    assert network.command.startswith("barcast train lstm --") and "own options" not in network.todo.en
+
+
 def test_skill_through_time_where_sessions_are_small():
     rng = np.random.default_rng(0)
     part = Rows(**{**vars_of(rows(rng, 0.3)), "across": False})

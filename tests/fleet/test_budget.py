@@ -216,10 +216,11 @@ def test_put_back_symbols_wait_for_the_next_plan():
 @pytest.mark.parametrize(
     ("limits", "found"),
     [
-        ({}, ["short"]),
-        ({"time_per_symbol": 1.0}, ["short"]),
+        ({}, ["short", "long"]),
+        ({"time_per_symbol": 1.0}, ["short"]),  # the other is longer than whoever had it within the time
         ({"time_per_symbol": 0.7}, []),  # only a shorter one had it within the time
-        ({"max_memory": 1000 * MB}, ["short"]),
+        ({"max_memory": 1000 * MB}, ["short", "long"]),
+        ({"max_memory": 720 * MB}, ["short"]),
         ({"max_memory": 400 * MB}, []),
         ({"budget": 60.0}, []),
     ],
@@ -227,8 +228,9 @@ def test_put_back_symbols_wait_for_the_next_plan():
 def test_only_what_the_limits_allow_is_fitted_again_with_the_preset_asked_for(limits, found):
     known = [
         Measured("short", "fast", 1000, 0.2, 210 * MB, 100),
-        Measured("long", "fast", 2500, 0.4, 230 * MB, 100),  # planned lighter: longer than who had the other
+        Measured("long", "fast", 2500, 0.4, 230 * MB, 100),
         *(Measured(f"S{n}", "high", n, 75e-5 * n, 300 * MB + n * MB // 10, 100) for n in (800, 1200, 2400)),
     ]
     again = only_measured(("fast", "high"), known, Limits(**limits), base_bytes=100 * MB)
     assert [each.symbol for each in again] == found
+    assert not only_measured(("fast", "high"), known[:2], Limits(**limits), base_bytes=0)  # nobody had it

@@ -545,7 +545,7 @@ def test_an_interrupted_training_says_so_and_goes_on(place, tmp_path, capsys):
 
 
 def test_a_run_is_trained_by_one_process_at_a_time(place, tmp_path, capsys):
-    from barcast.store.lock import writer_lock
+    from barcast.core.lock import writer_lock
 
     copy = tmp_path / "ws"
     subprocess.run(["cp", "-r", str(place), str(copy)], check=True)

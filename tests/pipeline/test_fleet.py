@@ -19,17 +19,21 @@ from barcast.core.errors import RunError, UsageError
 from barcast.core.predictions import SEGMENTS, read_predictions
 from barcast.core.workspace import Workspace
 from barcast.evaluation.metrics import rank_ic
+from barcast.fleet.driver import Driver
 from barcast.fleet.ledger import LEDGER, Ledger
+from barcast.fleet.trees import fit
 from barcast.fleet.trees.presets import MEMBERS, PRESETS
 from barcast.models.dedicated import FleetTreesConfig
+from barcast.pipeline import fleet as fitting
 from barcast.pipeline.dataset import build_dataset, resolve_features
 from barcast.pipeline.fleet_lessons import lessons_of
+from barcast.pipeline.fleet_seen import fleet_run
 from barcast.pipeline.fleet_trees import LADDERS
-from barcast.pipeline.fleet_verbs import fleet_run
 from barcast.pipeline.fleet_weights import weigh_members
 from barcast.pipeline.market import load_market
 from barcast.pipeline.settings import from_run
 from tests.journey.test_journey import DECLARED, write_market
+from tests.tracking.fake import tracked_by_default
 
 NAMES = [f"SYM{s:02d}" for s in range(34)]
 FAST = ["--preset", "fast", "--min-rows", "200", "--executor", "serial", "--quiet"]
@@ -160,6 +164,15 @@ def test_the_same_command_again_fits_nothing_and_fresh_gives_the_same_bytes(spar
     assert digest_of(spare) == before
 
 
+def test_trackers_of_the_settings_file_follow_a_fleet_of_python(spare, monkeypatch):
+    fake = tracked_by_default(spare, monkeypatch)
+    asked = {"preset": "fast", "min_rows": 200, "executor": "serial", "report": False}
+    found = barcast.train_fleet(workspace=spare, **asked)
+    assert fake.runs == [found.run.name] and fake.told("finish") == [("finished", "")]
+    ((_, scores, _),) = fake.told("summarise")
+    assert "route/h5/rank_ic" in scores
+
+
 def test_a_lost_file_of_packed_models_is_made_again(spare):
     fleet = fleet_run(Workspace(spare))
     before = barcast.predict(fleet.name, workspace=spare, allow_old=True).table
@@ -240,7 +253,56 @@ def test_what_a_budget_leaves_out_is_fitted_when_there_is_more(spare, monkeypatc
     assert len(left) > 15 and left["SYM33"].startswith("too short")
     assert all("budget" in reason for symbol, reason in left.items() if symbol != "SYM33")
     assert run("fleet", "trees", "-w", spare, *FAST, "--no-report") == 0
-    assert barcast.fleet_status(workspace=spare).counts["done"] == 33
+    whole = barcast.fleet_status(workspace=spare)
+    assert whole.counts["done"] == 33 and whole.presets["extreme"] == found.presets["extreme"] > 0
+
+
+LIMITED = (*FAST, "--no-report", "--max-memory", "64G")
+
+
+@pytest.mark.parametrize("limit", [("--max-memory", "64G"), ("--time-per-symbol", "60")])
+def test_what_measured_lighter_presets_gets_the_one_that_was_asked_for(spare, place, limit):
+    assert run("fleet", "trees", "-w", spare, *FAST, "--no-report", "--fresh", *limit) == 0
+    found = barcast.fleet_status(workspace=spare)
+    assert found.presets == {"fast": 33} and digest_of(spare) == digest_of(place)
+    assert sum(row.why == "asked for again" for row in found.rows) == 4
+
+
+def kill_at(moment, patch) -> None:
+    """Let a limited fleet be interrupted after it measured, before it evens out, or while it fits again."""
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    if moment == "measured":
+        patch.setattr(Driver, "plan", killed)
+        return
+    evens, fits, calls = fitting.even_out, fit.fit_symbol, []
+
+    def one(*given):
+        calls.append(given)
+        return fits(*given) if len(calls) == 1 else killed()
+
+    def then_killed(*given):
+        assert evens(*given)
+        patch.setattr(fit, "fit_symbol", one)
+        return True
+
+    patch.setattr(fitting, "even_out", killed if moment == "fitted" else then_killed)
+
+
+@pytest.mark.parametrize("moment", ["measured", "fitted", "fitting again"])
+def test_a_limited_fleet_that_was_killed_ends_in_the_same_bytes(spare, place, monkeypatch, moment):
+    with monkeypatch.context() as patch:
+        kill_at(moment, patch)
+        assert run("fleet", "trees", "-w", spare, *LIMITED, "--fresh") == 130
+    lighter = 4 if moment != "fitting again" else 0
+    assert barcast.fleet_status(workspace=spare).presets.get("extreme", 0) == lighter
+    again, measures = [], Driver._measure
+    monkeypatch.setattr(Driver, "_measure", lambda *given: (again.append(given), measures(*given)))
+    assert run("fleet", "trees", "-w", spare, *LIMITED) == 0
+    assert barcast.fleet_status(workspace=spare).presets == {"fast": 33} and not again
+    assert digest_of(spare) == digest_of(place)
 
 
 def test_a_dry_run_keeps_what_it_fitted_and_says_what_the_rest_takes(spare, capsys):

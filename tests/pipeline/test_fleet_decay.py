@@ -17,7 +17,7 @@ from barcast.fleet.ledger import LEDGER, Ledger
 from barcast.pipeline import fleet_decay as decay_module
 from barcast.pipeline import fleet_refresh as refresh_module
 from barcast.pipeline.fleet import FleetHow
-from barcast.pipeline.fleet_verbs import fleet_run
+from barcast.pipeline.fleet_seen import fleet_run
 
 NAMES = [f"SYM{s:02d}" for s in range(34)]
 FEW = NAMES[:5]

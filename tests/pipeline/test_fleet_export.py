@@ -14,7 +14,7 @@ from barcast.fleet.ledger import LEDGER, Ledger
 from barcast.fleet.trees.packed import unpack
 from barcast.fleet.trees.predict import predict_members
 from barcast.fleet.trees.presets import MEMBERS
-from barcast.pipeline.fleet_verbs import fleet_run
+from barcast.pipeline.fleet_seen import fleet_run
 from tests.journey.test_journey import DECLARED, run, write_market
 
 OWN = '[SYM02]\nfeatures = ["ret_1", "ret_5"]\n'

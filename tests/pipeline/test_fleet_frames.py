@@ -16,6 +16,7 @@ import pytest
 import barcast
 from barcast.core.errors import DataError, LeakError, RunError, StoreError, UsageError
 from barcast.fleet.ledger import LEDGER, Ledger
+from barcast.fleet.trees import fit
 from barcast.fleet.trees.fit import fit_symbol
 from barcast.fleet.trees.presets import configured
 from barcast.pipeline import fleet
@@ -245,8 +246,6 @@ def test_only_what_changed_is_fitted_again(tmp_path):
 
 def test_a_killed_fit_goes_on_and_ends_in_the_same_bytes(fitted, tmp_path, monkeypatch):
     features, targets, whole = fitted
-    from barcast.fleet.trees import fit
-
     calls, real = [], fit.fit_symbol
 
     def killed(*given):
@@ -280,15 +279,49 @@ def test_what_is_refused_leaves_the_fleet_that_serves(fitted, tmp_path):
     assert (tmp_path / "fleet" / "training_summary.json").is_file()
 
 
-def test_who_cannot_be_used_now_is_not_said_to_be_dropped(tmp_path, capsys):
-    features, targets = frames(NAMES[:3])
-    trainer(preset="extreme").fit(features, targets, tmp_path)
+def later_frames():
+    """Those of another day: of the first symbol not usable, of the second too short, of the third none."""
+    features, targets = frames()
     features["S0"] = features["S0"].drop(columns="x1")
-    del features["S1"], targets["S1"]
-    features["S3"], targets["S3"] = features["S2"], targets["S2"]
-    told = trainer(preset="extreme", progress=True).fit(features, targets, tmp_path).summary
-    assert "1 symbol of an earlier call dropped: S1" in capsys.readouterr().err
-    assert list(told["failures"]) == ["S0"] and set(told["symbols"]) == {"S2", "S3"}
+    features["S1"], targets["S1"] = features["S1"].tail(60), targets["S1"].tail(60)
+    del features["S2"], targets["S2"]
+    targets["S3"] = targets["S3"] + 1
+    return features, targets
+
+
+def check_dropped(told):
+    assert set(told["dropped"]) == {"S0", "S1", "S2"} and set(told["failures"]) == {"S0", "S1"}
+    assert told["dropped"]["S2"] == "not given any more" and told["dropped"]["S1"].startswith("too short: ")
+    assert "x1" in told["dropped"]["S0"]
+    for symbol, reason in told["failures"].items():
+        assert reason == f"{told['dropped'][symbol]}; its model of an earlier fit is dropped"
+    assert (told["successful_stocks"], told["failed_stocks"]) == (3, 2)
+
+
+def test_whose_frame_is_no_longer_usable_keeps_no_model_and_the_summary_says_so(fitted, tmp_path, capsys):
+    features, _, whole = fitted
+    shutil.copytree(whole.folder, tmp_path / "fleet")
+    now = later_frames()
+    fleet = trainer(progress=True).fit(*now, tmp_path / "fleet")
+    check_dropped(fleet.summary)
+    assert "3 models of an earlier fit dropped: S0: " in capsys.readouterr().err
+    assert json.loads((tmp_path / "fleet" / "training_summary.json").read_text()) == fleet.summary
+    said = fleet.predict(features)
+    assert said[["S0", "S1", "S2"]].isna().all().all() and said["S3"].notna().all()
+    anew = trainer().fit(*now, tmp_path / "anew").summary  # it is what these frames alone give
+    assert digest_of(tmp_path / "fleet") == digest_of(tmp_path / "anew") and anew["dropped"] == {}
+    again = trainer().fit(*now, tmp_path / "fleet").summary  # said once
+    assert again["dropped"] == {} and again["failures"] == anew["failures"]
+
+
+def test_what_was_dropped_is_said_by_the_call_that_ends(fitted, tmp_path, monkeypatch):
+    whole, now = fitted[2], later_frames()
+    shutil.copytree(whole.folder, tmp_path / "fleet")
+    with monkeypatch.context() as patch:
+        patch.setattr(fit, "fit_symbol", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            trainer().fit(*now, tmp_path / "fleet")
+    check_dropped(trainer().fit(*now, tmp_path / "fleet").summary)
 
 
 def test_a_target_of_time_and_memory_gives_presets_of_the_ladder(tmp_path):

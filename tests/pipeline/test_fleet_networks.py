@@ -23,7 +23,7 @@ from barcast.fleet.networks.presets import presets
 from barcast.fleet.networks.trainer import BatchTrainer
 from barcast.models.dedicated import FleetNetworksConfig
 from barcast.pipeline.fleet_networks import NETWORKS
-from barcast.pipeline.fleet_verbs import fleet_run
+from barcast.pipeline.fleet_seen import fleet_run
 from tests.journey.test_journey import DECLARED, write_market
 
 NAMES = [f"SYM{s:02d}" for s in range(34)]

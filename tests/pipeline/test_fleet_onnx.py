@@ -14,7 +14,7 @@ from barcast.fleet.ledger import LEDGER, Ledger
 from barcast.fleet.networks.packing import unpack
 from barcast.pipeline.dataset import build_dataset, run_features
 from barcast.pipeline.fleet_export import fleet_export
-from barcast.pipeline.fleet_verbs import fleet_run
+from barcast.pipeline.fleet_seen import fleet_run
 from barcast.pipeline.fleet_weights import packed_fleet
 from barcast.pipeline.market import load_market
 from barcast.pipeline.record import load_maps

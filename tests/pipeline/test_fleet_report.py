@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import sys
 
 import numpy as np
 import polars as pl
@@ -10,16 +11,16 @@ import pytest
 
 import barcast
 from barcast.cli.app import _run
+from barcast.core.lock import writer_lock
 from barcast.core.predictions import read_predictions
 from barcast.core.runs import RunFolder
 from barcast.core.workspace import Workspace
 from barcast.fleet.ledger import LEDGER, Ledger
 from barcast.fleet.trees import fit
-from barcast.pipeline import fleet_verbs
-from barcast.pipeline.fleet_verbs import fleet_run
+from barcast.pipeline import fleet_seen
+from barcast.pipeline.fleet_seen import fleet_run
 from barcast.pipeline.report_fleet import fleet_failures, reason_text
-from barcast.pipeline.route import open_routes
-from barcast.store.lock import writer_lock
+from barcast.pipeline.routed_parts import open_routes
 from tests.journey.test_journey import DECLARED, write_market
 
 NAMES = [f"SYM{s:02d}" for s in range(34)]
@@ -270,7 +271,7 @@ def test_networks_show_how_they_learned(place, tmp_path):
 
 
 def test_a_fleet_at_work_says_how_fast_it_is_and_what_is_left(place, fleet, monkeypatch, capsys):
-    monkeypatch.setattr(fleet_verbs, "RECENT_SECONDS", 3600.0)
+    monkeypatch.setattr(fleet_seen, "RECENT_SECONDS", 3600.0)
     assert barcast.fleet_status(fleet.name, workspace=place).seconds_left is None  # nobody is at work
     with writer_lock(fleet.path):
         fleet.update(status="running")
@@ -291,3 +292,14 @@ def test_who_has_no_model_in_a_residual_fleet_has_the_universal_forecast_of_that
     assert set(told) == set(plain)
     assert all(text.en.startswith("this run gives it the universal forecast") for text in told.values())
     assert all(text.zh.startswith("本运行给出通用预测") for text in told.values())
+
+
+def test_a_look_at_a_fleet_imports_nothing_that_fits_or_reads_bars(place):
+    code = (
+        "import sys; from pathlib import Path; import barcast\n"
+        f"print(barcast.fleet_status(workspace=Path({str(place)!r})).counts['done'])\n"
+        "print(sorted({'numba', 'polars', 'torch', 'lightgbm'} & set(sys.modules)))"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    num, heavy = printed.splitlines()
+    assert int(num) > 0 and heavy == "[]"

@@ -26,6 +26,7 @@ from barcast.pipeline.fleet_universal import NUM_FOLDS, stored_scores, unseen_sc
 from barcast.pipeline.market import load_market
 from barcast.pipeline.settings import DataConfig
 from tests.journey.test_journey import TINY
+from tests.tracking.fake import tracked_by_default
 
 NUM, SESSIONS = 34, 600
 NAMES = [f"SYM{s:02d}" for s in range(NUM)]
@@ -292,7 +293,7 @@ def test_networks_correct_a_network(spare):
     assert len(served) == NUM and served["score"].is_finite().all()
 
 
-def test_a_retrained_champion_corrects_a_universal_model_of_the_same_day(spare, capsys):
+def test_a_retrained_champion_corrects_a_universal_model_of_the_same_day(spare, capsys, monkeypatch):
     ridge, fleet = named(spare, "ridge"), named(spare, "fleet-trees")
     days = exchange_days("XNYS", DAYS[-1].item(), np.datetime64("2023-12-29").item())[1:31]
     rng = np.random.default_rng(9)
@@ -307,6 +308,7 @@ def test_a_retrained_champion_corrects_a_universal_model_of_the_same_day(spare, 
     assert run("promote", fleet.name, "-w", spare) == 0
     assert run("retrain", "--dry-run", "-w", spare) == 0
     assert f"by the options of {ridge.name}" in capsys.readouterr().out
+    fake = tracked_by_default(spare, monkeypatch)
     assert run("retrain", "--no-report", "--json", "-q", "-w", spare) == 0
     found = json.loads(capsys.readouterr().out)
     challenger = RunFolder(spare / "runs" / found["challenger"])
@@ -314,6 +316,7 @@ def test_a_retrained_champion_corrects_a_universal_model_of_the_same_day(spare, 
     assert universal.name != ridge.name and universal.info["model"] == "ridge"
     assert universal.info["cutoff"] == challenger.info["cutoff"] == str(days[-1]) > ridge.info["cutoff"]
     assert found["differences"] and not found["problems"]
+    assert fake.runs == [universal.name, challenger.name]
 
 
 def test_a_fleet_without_the_run_that_it_corrects_is_not_routed(spare):

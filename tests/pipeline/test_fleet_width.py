@@ -9,7 +9,7 @@ from barcast.core.errors import UsageError
 from barcast.core.workspace import Workspace
 from barcast.fleet.networks.ladder import WidthChoice
 from barcast.pipeline import fleet_width
-from barcast.pipeline.fleet_verbs import fleet_run
+from barcast.pipeline.fleet_seen import fleet_run
 from tests.journey.test_journey import DECLARED, run, write_market
 
 SHORT = ["--look-back-window", "10", "--stretch-length", "20", "--batch-size", "80", "--epochs", "1",

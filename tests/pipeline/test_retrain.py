@@ -20,6 +20,7 @@ from scipy.stats import spearmanr
 import barcast
 from barcast.core.champion import champion_folder, read_champions
 from barcast.core.errors import BarcastError, RunError, UsageError
+from barcast.core.lock import writer_lock
 from barcast.core.predictions import read_predictions
 from barcast.core.runs import RunFolder, list_runs, open_run
 from barcast.core.workspace import Workspace
@@ -41,8 +42,8 @@ from barcast.pipeline.gate import (
 )
 from barcast.pipeline.predict import Forecasts
 from barcast.pipeline.schedule import TEMPLATES, for_cron, for_systemd, schedule
-from barcast.store.lock import writer_lock
 from tests.journey.test_journey import DECLARED, run, write_market
+from tests.tracking.fake import tracked_by_default
 
 SESSIONS, NEW = 640, 30
 
@@ -158,6 +159,29 @@ def test_without_asking_nothing_is_promoted_and_what_was_rolled_back_stays_back(
     assert found["decision"] == "kept" and "a rollback took it back" in found["reason"]
     assert champion(spare) == before
     assert run("promote", found["challenger"], "-w", spare) == 0 and champion(spare) == found["serving"]
+
+
+def test_trackers_of_the_settings_file_follow_a_retrain(spare, capsys, monkeypatch):
+    (spare / "barcast.toml").write_text('[track]\nadapters = ["mlfow"]\n')
+    assert run("retrain", "-w", spare, "--no-report", "-q") == 2
+    assert "did you mean `mlflow`" in capsys.readouterr().err and len(list_runs(Workspace(spare))) == 2
+    fake = tracked_by_default(spare, monkeypatch)
+    found = retrain(spare, capsys)
+    assert fake.runs == [found["challenger"]] and fake.told("finish") == [("finished", "")]
+    ((_, scores, made),) = fake.told("summarise")
+    assert "route/h5/rank_ic" in scores and made["path/refit"].endswith(found["serving"])
+
+
+def test_a_refit_in_python_refuses_what_its_run_has_decided(base):
+    name = evaluated(base).name
+    for given in ({"size": "small"}, {"time_budget": 5}, {"epochs": 3}):
+        with pytest.raises(UsageError, match=f"`{next(iter(given))}`: a refit keeps the options of its run"):
+            barcast.train(workspace=base, refit=name, **given)
+    with pytest.raises(UsageError, match="is of ridge, not lstm"):
+        barcast.train("lstm", workspace=base, refit=name)
+    final = barcast.train(workspace=base, refit=name, report=False).final
+    assert final.name == barcast.train("ridge", workspace=base, refit=name, report=False).final.name
+    assert final.name == champion(base)
 
 
 def test_strict_improvement_and_too_few_sessions_keep_the_champion(spare, capsys):
@@ -454,6 +478,26 @@ def test_the_crontab_line_runs_the_command_in_a_folder_of_any_name(tmp_path):
     ).stdout.splitlines()  # fmt: skip
     assert seen[-5:] == ["retrain", "--promote-if-better", "--quiet", "-w", HARD]
     assert (for_cron("a b%"), for_systemd('a"%$')) == ("'a b\\%'", '"a\\"%%$$"')
+
+
+@pytest.mark.parametrize("kind", ["cron", "systemd-service"])
+def test_a_schedule_calls_with_the_options_beside_it(tmp_path, capsys, kind):
+    typed = ["--min-gain", "0.005", "--when-unclear", "promote", "--min-sessions", "30", "--no-report"]
+    assert run("retrain", "--template", kind, "-w", tmp_path, "--json", *typed) == 0
+    line = next(one for one in capsys.readouterr().out.splitlines() if " --promote-if-better " in one)
+    words = shlex.split(line.partition(" >> ")[0])
+    asked = ["retrain", "--promote-if-better", "--quiet", *typed, "--json", "-w", str(tmp_path)]
+    assert words[-len(asked) :] == asked
+
+
+def test_what_a_schedule_would_not_read_is_refused(tmp_path, capsys):
+    for typed, said in (
+        (["cron", "--dry-run"], "only prints"),
+        (["systemd-timer", "--margin", "0.005"], "a timer only says when, and has no use for --margin 0.005"),
+        (["cron", "--margin", "2"], "`margin` is 0 or more and below 1"),
+    ):
+        assert run("retrain", "-w", tmp_path, "--template", *typed) == 2
+        assert said in capsys.readouterr().err
 
 
 def test_templates_are_printed_and_nothing_is_touched(tmp_path, capsys):

@@ -125,7 +125,7 @@ def test_what_reads_a_single_model_says_that_there_is_none(place, found, which, 
     with pytest.raises(RunError, match=said):
         barcast.load(name, workspace=place)
     if which == "routed":
-        for command in (("promote", name), ("train", "--refit", name), ("audit", name)):
+        for command in (("train", "--refit", name), ("audit", name)):
             assert run(*command, "-w", place) == 5, command
             assert said in capsys.readouterr().err
 

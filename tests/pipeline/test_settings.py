@@ -1,7 +1,10 @@
 """Nothing that was asked is ignored: unknown tables, keys, flags and devices are refused, with where they stand."""
 
+from dataclasses import replace
+
 import pytest
 
+from barcast.core.atomic import write_json
 from barcast.core.config import digest
 from barcast.core.errors import UsageError
 from barcast.core.workspace import Workspace
@@ -162,3 +165,37 @@ def test_a_wider_network_learns_at_a_lower_rate_unless_told(tmp_path, flags, lr)
 def test_a_rate_of_the_settings_file_holds_for_any_width(tmp_path):
     (tmp_path / "barcast.toml").write_text("[train]\nlr = 0.002\n", encoding="utf-8")
     assert resolve(Workspace(tmp_path), "lstm", {"size": "large"}).train.lr == 0.002
+
+
+@pytest.mark.parametrize(
+    ("model", "flags"),
+    [("lstm", {"clip": 0.5, "hidden_size": 16, "horizons": (1, 5), "seed": 3, "quality": {"hole": "mask"}}),
+     ("ridge", {"penalties": (0.5, 1.0), "features": "core12"})],
+)  # fmt: skip
+def test_a_runs_config_is_a_settings_file_with_the_search_behind_it(tmp_path, model, flags):
+    """What the workspace says by then does not reach it, not even where the run knew no such option yet."""
+    asked, run = resolve(Workspace(tmp_path), model, flags), tmp_path / "runs" / f"{model}-1"
+    run.mkdir(parents=True)
+    plain = asked.plain()
+    if asked.train:
+        del plain["train"]["jitter"]
+    write_json(run / "config.json", plain)
+    write_json(run / "run.json", {"model": model, "num_trials": 7, "tuned_by": f"tune-{model}-1"})
+    (tmp_path / "barcast.toml").write_text(
+        "seed = 9\n[data]\ndelay = 2\n[train]\njitter = 0.1\nclip = 2.0\n[lstm]\nnum_layers = 1\n"
+        "[ridge]\npenalties = [3.0]\n"
+    )
+    again = resolve(Workspace(tmp_path), model, file=run / "config.json")
+    assert again.plain() == asked.plain()
+    assert (again.tuned.run, again.tuned.trials) == (f"tune-{model}-1", 7)
+    more = resolve(Workspace(tmp_path), model, {"delay": 4}, run / "config.json")
+    assert more == replace(again, data=replace(again.data, delay=4))
+    assert f"for {model}, not gru" in refused(tmp_path, "gru", file=run / "config.json")
+
+
+def test_other_json_is_no_settings_file(tmp_path):
+    write_json(tmp_path / "config.json", {})
+    write_json(tmp_path / "other.json", {})
+    for name in ("config.json", "other.json", "missing.json"):
+        message = refused(tmp_path, file=tmp_path / name)
+        assert f"{name} is no config.json of a run" in message and "name a TOML file" in message

@@ -1,14 +1,17 @@
 """Plans: counts equal the real thing, measurements are linear, rules say what they document, targets are marked."""
 
 import json
+import shlex
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+import typer
 
 import barcast
-from barcast.cli.app import _run
+from barcast.cli.app import _run, app
 from barcast.core.config import to_plain
 from barcast.core.errors import ResourceError, UsageError
 from barcast.core.predictions import QUANTILE_LEVELS
@@ -34,7 +37,7 @@ from barcast.planning.network import (
     parameters_by_component,
 )
 from barcast.planning.probe import Measured
-from barcast.planning.rules import independent_labels, suiting_scheme
+from barcast.planning.rules import Scheme, independent_labels, suiting_scheme
 from barcast.planning.workload import Workload
 from barcast.training.config import TrainConfig
 from barcast.training.predict import windows_a_chunk
@@ -374,6 +377,61 @@ def test_the_page_for_people_ends_with_the_command_to_type(place, capsys, unmeas
     assert " of the peak of 67.0 TFLOP/s (roofline)" in said
 
 
+def test_plans_take_what_trainings_take(place, capsys, unmeasured):
+    """All but what trains nothing; what shapes nothing of a plan is named."""
+    commands = typer.main.get_command(app).commands
+    trains, plans = commands["train"], commands["plan"].commands["train"]
+    names, known = ({each.name for each in command.params} for command in (trains, plans))
+    assert names - known == {"refit", "range_test", "dry_run", "list_models"}
+    words = shlex.split(
+        "--final --fresh --no-report --output-dir x --profile --track mlflow --track-project p"
+    )
+    bare, found = plan(place, capsys), plan(place, capsys, *words)
+    assert all(bare[part] == found[part] for part in ("data", "parameters", "compute", "run_seconds"))
+    typed = ["plan", "train", "lstm", "-w", str(place), *TINY, "--quiet", "--json", *words]
+    assert _run(typed, debug=False) == 0
+    named = "--final, --fresh, --no-report, --output-dir, --profile, --track, --track-project"
+    assert capsys.readouterr().err == f"{named}: no part of what is planned\n"
+
+
+def test_the_best_of_a_search_is_planned(place, capsys, unmeasured, tmp_path):
+    shutil.copytree(place / "market", tmp_path / "market")
+    (folder := tmp_path / "runs" / "tune-gru-1").mkdir(parents=True)
+    (folder / "tune.json").write_text(json.dumps({"model": "gru", "command": "barcast tune gru"}))
+    (folder / "best.toml").write_text("[gru]\nhidden_size = 24\n[train]\nlook_back_window = 20\n")
+    typed = ["plan", "train", "--tuned", "tune-gru", "-w", str(tmp_path), "--json", "-q"]
+    assert _run(typed, debug=False) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["model"], found["options"]["hidden_size"]) == ("gru", 24)
+    work = barcast.plan_train(workspace=tmp_path, tuned="tune-gru").work
+    assert (work.model, work.options.hidden_size) == ("gru", 24)
+    with pytest.raises(UsageError, match="is of gru, not lstm"):
+        barcast.plan_train("lstm", workspace=tmp_path, tuned="tune-gru")
+
+
+@pytest.mark.parametrize(
+    ("choice", "said"),
+    [
+        ("dedicated", [("next", "fleet"), ("as planned", "train")]),
+        ("both", [("next", "train"), ("then", "fleet")]),
+        ("universal", [("next", "train")]),
+    ],
+)
+def test_a_scheme_with_dedicated_models_names_the_command_that_plans_them(
+    place, capsys, unmeasured, monkeypatch, choice, said
+):
+    monkeypatch.setattr(planning, "suiting_scheme", lambda *_: Scheme(choice, ("counts", "why")))
+    typed = ["--horizon", "1,5", "--symbols", "SYM01,SYM02", "--seed", "3", "--dropout", "0.2"]
+    assert _run(["plan", "train", "lstm", "-w", str(place), *TINY, *typed], debug=False) == 0
+    lines = capsys.readouterr().out.splitlines()
+    told = [line.split(": barcast ", 1) for line in lines if ": barcast " in line]
+    assert [(label, command.split()[0]) for label, command in told] == said
+    fleet = ["fleet", "trees", "--horizon", "1,5", "--symbols", "SYM01,SYM02", "--seed", "3", "--dry-run"]
+    for _, command in told:
+        if command.startswith("fleet"):
+            assert shlex.split(command)[: len(fleet) + 1] == [*fleet, "-w"]
+
+
 def test_a_word_that_is_no_machine_names_the_option_that_was_typed(place, capsys):
     for typed, asked in (
         ("--on cpu", "no target `cpu`"),
@@ -404,6 +462,10 @@ def test_a_plan_that_does_not_fit_says_so(place, capsys, unmeasured, monkeypatch
 def test_what_cannot_be_planned_is_refused(place):
     with pytest.raises(UsageError, match="only networks are planned"):
         barcast.plan_train("ridge", workspace=place)
+    for options in ({}, {"size": "auto"}):
+        with pytest.raises(UsageError, match="`fleet-lstm` fits a model for each symbol") as refused:
+            barcast.plan_train("fleet-lstm", workspace=place, **options)
+        assert refused.value.todo == "barcast fleet lstm --dry-run"
     with pytest.raises(UsageError, match="no target `tpu`"):
         barcast.plan_train("lstm", workspace=place, on="tpu")
     with pytest.raises(UsageError, match="time_budget"):
@@ -431,6 +493,7 @@ def test_the_probes_rows_are_a_sample_of_the_lives():
         ("a10", ["plan", "train", "gru", "--on", "a10", "--json"], "train gru --device cuda"),
         ("a10", ["plan", "train", "--device=cuda:1", "--on", "a10"], "train --device=cuda:1"),
         ("this", ["plan", "train", "gru", "--target", "rank", "--on=this", "-q"], "train gru --target rank"),
+        ("this", ["plan", "train", "--final", "--track", "mlflow"], "train --final --track mlflow"),
         (
             "h100",
             ["plan", "train", "gru", "--target", "rank", "--target=h100"],

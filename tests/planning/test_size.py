@@ -16,6 +16,7 @@ from barcast.pipeline.dataset import Dataset
 from barcast.pipeline.settings import resolve
 from barcast.pipeline.size import choose_size
 from barcast.pipeline.trials import Bench
+from barcast.pipeline.tune import plan_search
 from barcast.planning import plan as planning
 from barcast.planning.memory import MemoryPlan
 from barcast.planning.rules import suiting_scheme
@@ -124,6 +125,24 @@ def test_trials_count_against_the_budget(place, tiny):
     assert (one.size, one.trial_seconds) == ("default", 0.0)  # the smallest is refused by memory alone
     with pytest.raises(UsageError, match="must be positive"):
         choose_size(place, "mlp", flags, minutes=0.0)
+
+
+def test_the_minutes_of_a_search_hold_for_its_sizes_too(place, tiny, capsys, monkeypatch):
+    flags = {**TINY, "size": "auto"}
+    assert plan_search(place, "mlp", flags)[0].options.hidden_size == 96
+    assert plan_search(place, "mlp", flags, minutes=0.01)[0].options.hidden_size == 4
+    typed = ["tune", "mlp", "--size", "auto", "--time-budget", "0.01", "--dry-run", "-w", str(place.root)]
+    assert _run([*typed, "--epochs", "2", "--batch-size", "512"], debug=False) == 0
+    assert "trials and a run would take" in capsys.readouterr().err
+    monkeypatch.setattr("barcast.pipeline.tune.TIME_BUDGET", 0.01)  # a longer search is for more trials
+    assert plan_search(place, "mlp", flags, minutes=480)[0].options.hidden_size == 4
+
+    def taken(*_, minutes, **__):
+        raise UsageError(f"{minutes} minutes")
+
+    monkeypatch.setattr("barcast.pipeline.tune.plan_search", taken)
+    with pytest.raises(UsageError, match="7 minutes"):
+        barcast.tune("mlp", workspace=place.root, size="auto", time_budget=7)
 
 
 def test_the_same_network_is_no_second_candidate(place, tiny):

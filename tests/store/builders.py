@@ -7,8 +7,8 @@ import polars as pl
 
 from barcast.core.bars import STORE_COLUMNS
 from barcast.core.calendar import exchange_days
+from barcast.core.lock import writer_lock
 from barcast.store import MarketStore, StoreMeta
-from barcast.store.lock import writer_lock
 
 DAYS = exchange_days("XNYS", date(2022, 12, 1), date(2024, 5, 31))
 

@@ -18,8 +18,8 @@ from barcast.core.errors import (
     StoreVersionError,
     SymbolError,
 )
+from barcast.core.lock import writer_lock
 from barcast.store import MarketStore, StoreMeta
-from barcast.store.lock import writer_lock
 from barcast.store.sessions import has_quorum
 from barcast.store.status import STATUS_SCHEMA, conform_status, join_status, read_status, special_rows
 from barcast.store.table import in_order
@@ -261,7 +261,7 @@ def test_one_writer_at_a_time(tmp_path):
 
 def test_the_lock_of_a_dead_process_is_free(tmp_path):
     code = (
-        "import os, signal, sys; from pathlib import Path; from barcast.store.lock import writer_lock\n"
+        "import os, signal, sys; from pathlib import Path; from barcast.core.lock import writer_lock\n"
         "with writer_lock(Path(sys.argv[1])): os.kill(os.getpid(), signal.SIGKILL)"
     )
     killed = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)

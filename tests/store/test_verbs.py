@@ -14,13 +14,13 @@ from barcast.cli.app import _run as run
 from barcast.cli.data import app
 from barcast.core.config import to_plain
 from barcast.core.errors import DataError, ResourceError, StoreBusyError, UsageError
+from barcast.core.lock import writer_lock
 from barcast.core.workspace import Workspace
 from barcast.pipeline.data import import_data, import_sample, plan_import, store_info, update_data
 from barcast.pipeline.market import load_bars
 from barcast.pipeline.settings import DataConfig
 from barcast.sources import ImportOptions
 from barcast.store import MarketStore
-from barcast.store.lock import writer_lock
 from tests.sources.builders import bars
 from tests.store.builders import rows
 from tests.store.test_merge import RAW, as_given, assert_same

@@ -14,40 +14,10 @@ from barcast.tracking import mirror as mirrors
 from barcast.tracking.config import Place
 from barcast.tracking.mirror import Mirror
 from barcast.tracking.registry import TRACKERS
+from tests.tracking.fake import Fake
 from tests.tracking.readers import EACH, INSTALLED, OTHERS_WARNINGS, stored, without_repeats
 
 pytestmark = OTHERS_WARNINGS
-
-
-class Fake:
-    """Keeps what it is told; fails where it is told to."""
-
-    def __init__(self, fails_at="", error=None):
-        self.fails_at, self.error, self.calls = fails_at, error or ValueError("broken"), []
-
-    def _do(self, what, *told):
-        self.calls.append((what, *told))
-        if what == self.fails_at:
-            raise self.error
-
-    def start(self, about, remembered):
-        self._do("start", about, dict(remembered))
-        return {**remembered, "id": remembered.get("id", "first")}
-
-    def where(self):
-        return "nowhere"
-
-    def log(self, step, values):
-        self._do("log", step, values)
-
-    def summarise(self, step, scores, facts):
-        self._do("summarise", step, scores, facts)
-
-    def finish(self, status, reason):
-        self._do("finish", status, reason)
-
-    def told(self, what):
-        return [call[1:] for call in self.calls if call[0] == what]
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from barcast.core.errors import ResourceError
-from barcast.windows.gather import Resident, gather_stretches, gather_windows
+from barcast.windows.gather import Resident, gather_stretches, gather_windows, rows_on_device
 from barcast.windows.index import cut_stretches
 from barcast.windows.shards import NUM_SLOTS, Shards, bytes_per_row, check_longest, cut_lives
 from tests.conftest import make_bars
@@ -54,8 +54,8 @@ def test_windows_and_stretches_of_a_shard_are_those_of_the_whole_panel():
             assert torch.equal(got.inputs, want.inputs) and torch.equal(got.symbol, want.symbol)
             assert torch.equal(got.target, want.target)
             mine = everything.take(np.flatnonzero(shards.shard_of(everything, cut) == index))
-            resident, moved = shards.place(mine)
-            got, want = gather_stretches(resident, moved, 15, 25), gather_stretches(host, mine, 15, 25)
+            got = gather_stretches(*_tensors(shards.place(mine)), 15, 25)
+            want = gather_stretches(host, rows_on_device(mine, "cpu"), 15, 25)
             assert torch.equal(got.inputs, want.inputs) and torch.equal(got.symbol, want.symbol)
             assert torch.equal(got.target.nan_to_num(9), want.target.nan_to_num(9))
 
@@ -75,7 +75,7 @@ def test_what_is_read_in_order_is_everything_once_also_between_two_training_batc
 
 
 def _tensors(placed):
-    return placed[0], torch.from_numpy(placed[1])
+    return placed[0], rows_on_device(placed[1], "cpu")
 
 
 def test_shards_are_drawn_anew_each_epoch_and_follow_from_seed_and_epoch():

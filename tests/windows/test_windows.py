@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from barcast.models.network import Sizes
 from barcast.models.registry import model_entries
-from barcast.windows.gather import Resident, anchor, gather_stretches, gather_windows
+from barcast.windows.gather import Resident, anchor, gather_stretches, gather_windows, rows_on_device
 from barcast.windows.index import cut_stretches, own_bars, random_phases, shuffled
 from tests.conftest import make_bars
 
@@ -64,7 +64,7 @@ def test_the_first_prediction_of_a_stretch_equals_the_window(length, phase, entr
     torch.manual_seed(0)
     network = entry.build(entry.config(hidden_size=8), Sizes(4, 2, 1)).eval()
     stretches = cut_stretches(bars.lives, np.ones(len(bars), bool), 50, np.full(2, phase))
-    batch = gather_stretches(data, stretches, 20, 50)
+    batch = gather_stretches(data, rows_on_device(stretches, "cpu"), 20, 50)
     with torch.no_grad():
         from_stretch = network(batch.inputs, batch.symbol, 50)[:, 0]
     real = stretches.first >= stretches.life_start
@@ -98,7 +98,7 @@ def test_stretch_targets_are_those_of_their_rows_and_padding_has_none():
     bars = make_bars((70, 33))
     data = resident_of(bars)
     stretches = cut_stretches(bars.lives, np.ones(len(bars), bool), 25, np.array([3, 10]))
-    batch = gather_stretches(data, stretches, 10, 25)
+    batch = gather_stretches(data, rows_on_device(stretches, "cpu"), 10, 25)
     for position in range(len(stretches)):
         for k in range(25):
             row = stretches.first[position] + k

@@ -11,7 +11,7 @@ from barcast.core.progress import Progress
 
 if TYPE_CHECKING:
     from barcast.fleet.budget import Plan
-    from barcast.pipeline.fleet_verbs import FleetStatus, FleetSymbol
+    from barcast.pipeline.fleet_seen import FleetStatus, FleetSymbol
     from barcast.pipeline.route import Routed
     from barcast.pipeline.train import Trained
     from barcast.pipeline.workflow import TrainedAndCompared
@@ -48,6 +48,8 @@ def train_fleet(
 ) -> TrainedAndCompared:
     """Fit a model for each symbol that has the rows for it, compare it and write the report.
 
+    Trackers of ``barcast.toml`` follow it.
+
     Parameters
     ----------
     kind : str
@@ -81,15 +83,16 @@ def train_fleet(
     DataError
         When no symbol can be given a model of its own.
     """
-    from barcast.pipeline.workflow import train_and_report
+    from barcast.pipeline.tracked import train_tracked
+    from barcast.tracking.registry import open_mirror
 
     place, how, resolved = _asked(
         kind, workspace, config, symbol_config, options, budget=budget, time_per_symbol=time_per_symbol,
         max_memory=max_memory, workers=workers, batch_size=batch_size, unit_size=unit_size,
         executor=executor, address=address, priority=priority,
     )  # fmt: skip
-    return train_and_report(
-        place, resolved, final=final, fresh=fresh, open_test=open_test, report=report,
+    return train_tracked(
+        place, resolved, open_mirror(place), final=final, fresh=fresh, open_test=open_test, report=report,
         progress=Progress(enabled=progress), fleet=how,
     )  # fmt: skip
 
@@ -113,14 +116,14 @@ def plan_fleet(
 
 def fleet_status(run: str = "", *, workspace: Place = None, only: str | None = None) -> FleetStatus:
     """Return how a fleet stands, by default the newest; ``only`` keeps the rows of a status."""
-    from barcast.pipeline.fleet_verbs import fleet_status as status
+    from barcast.pipeline.fleet_seen import fleet_status as status
 
     return status(place_of(workspace), run, only)
 
 
 def fleet_symbol(symbol: str, run: str = "", *, workspace: Place = None) -> FleetSymbol:
     """Return what a fleet knows of one symbol: its model's members, their errors, weights and evidence."""
-    from barcast.pipeline.fleet_verbs import fleet_symbol as show
+    from barcast.pipeline.fleet_seen import fleet_symbol as show
 
     return show(place_of(workspace), symbol, run)
 

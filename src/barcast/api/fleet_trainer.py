@@ -92,6 +92,8 @@ class FleetTrainer:
         """Fit a model for each symbol that has the rows; one that cannot be used is a failure with a reason.
 
         Where the folder holds a fleet, who loaded it before goes on; ``load`` refuses until the fit ends.
+        What comes out is what these frames alone give: a symbol whose frame cannot be used, is too short, or
+        is not given any more keeps no model of an earlier fit, and ``summary["dropped"]`` says why.
 
         Parameters
         ----------
@@ -106,7 +108,7 @@ class FleetTrainer:
         Returns
         -------
         FrameFleet
-            With ``summary`` (``successful_stocks``, ``failed_stocks``, ``failures``,
+            With ``summary`` (``successful_stocks``, ``failed_stocks``, ``failures``, ``dropped``,
             ``total_training_time_hours`` of this call, ``validation``, ``symbols``, ...) and ``predict``.
 
         Raises
@@ -172,4 +174,4 @@ class FleetTrainer:
         how = fleet_how(**self._takes)
         # of a small fleet no worker shall have everything while others have nothing
         most = math.ceil(num_symbols / (4 * how.limits.workers))
-        return replace(how, batch_size=max(min(self._batch_size, most), 1), even=True)
+        return replace(how, batch_size=max(min(self._batch_size, most), 1))

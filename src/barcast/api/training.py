@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def train(
-    model: str = "lstm",
+    model: str | None = None,
     *,
     workspace: Place = None,
     size: str | None = None,
@@ -45,18 +45,21 @@ def train(
 
     Parameters
     ----------
+    model : str, optional
+        ``lstm`` by default; with ``refit`` or ``tuned`` that of the run or the search.
     size : str, optional
         Preset of a network: ``small``, ``balanced``, ``large``, ``xl``; ``auto``: the largest that its labels
         support, that fits, whose run stays in ``time_budget``, and that short trials on `stop` support.
     config : path, optional
-        TOML file with tables ``data``, ``train`` and the model's; ``options`` win over it.
+        TOML file with tables ``data``, ``train`` and the model's, or a run's config.json; ``options`` win
+        over it.
     final : bool
         Refit on everything known afterwards, and forecast the next session.
     refit : str, optional
         Train nothing: refit this finished run, with its own options, on everything known now (or as of
         ``asof``).
     tuned : str, optional
-        Train the best of this search (`tune`); ``model`` need not be said then.
+        Train the best of this search (`tune`).
     open_test : bool
         Open the sealed test segment; every opening is counted.
     time_budget : float, optional
@@ -89,12 +92,14 @@ def train(
     if output_dir:
         check_output_dir(Path(output_dir))
     if tuned:
-        model, file = tuned_config(place, tuned, "" if model == "lstm" else model, file, refit)
+        model, file = tuned_config(place, tuned, model or "", file, refit)
+    flags = {"size": size, "time_budget": time_budget, **options}
     if refit:
-        parent, resolved = refit_config(place, refit, options, file)
+        parent, resolved = refit_config(place, refit, flags, file, model or "")
     else:
-        flags = {"size": size, "time_budget": time_budget, **options}
-        resolved = resolve(place, model, flags, file, compare_sizes=True, progress=Progress(progress))
+        resolved = resolve(
+            place, model or "lstm", flags, file, compare_sizes=True, progress=Progress(progress)
+        )
     return train_tracked(
         place,
         resolved,
@@ -111,12 +116,13 @@ def train(
 
 
 def plan_train(
-    model: str = "lstm",
+    model: str | None = None,
     *,
     workspace: Place = None,
     size: str | None = None,
     time_budget: float | None = None,
     config: Path | str | None = None,
+    tuned: str | None = None,
     on: str = "this",
     progress: bool = False,
     **options: Any,
@@ -125,17 +131,20 @@ def plan_train(
 
     Parameters
     ----------
-    size, time_budget, config, **options
+    model, size, time_budget, config, tuned, **options
         As for :func:`train`.
     on : str
         ``this`` machine, or a GPU that it does not have: ``a10``, ``rtx3080``, ``h100``, ``h800``.
     """
     from barcast.pipeline.plan import plan_train as plan
     from barcast.pipeline.settings import resolve
+    from barcast.pipeline.tune import tuned_config
 
-    place, shown = place_of(workspace), Progress(progress)
+    place, shown, file = place_of(workspace), Progress(progress), Path(config) if config else None
+    if tuned:
+        model, file = tuned_config(place, tuned, model or "", file)
     flags = {"size": size, "time_budget": time_budget, **options}
-    resolved = resolve(place, model, flags, Path(config) if config else None, progress=shown)
+    resolved = resolve(place, model or "lstm", flags, file, progress=shown)
     return plan(place, resolved, target=on, progress=shown)
 
 
@@ -161,7 +170,7 @@ def tune(
     trials : int
         Candidates in all, those of earlier calls included.
     time_budget : float, optional
-        Minutes after which no trial begins.
+        Minutes after which no trial begins; the size ``auto`` is chosen before, within as many (at most 120).
     parallel : int
         Processes; each has its share of the threads.
     space : path, optional
@@ -174,8 +183,9 @@ def tune(
     chosen = {"size": size, **options}
     shown = Progress(progress)
     resolved, varied = plan_search(
-        place, model, chosen, file, Path(space) if space else None, compare_sizes=True, progress=shown
-    )
+        place, model, chosen, file, Path(space) if space else None, minutes=time_budget, compare_sizes=True,
+        progress=shown,
+    )  # fmt: skip
     return search(
         place, resolved, varied, trials=trials, minutes=time_budget, parallel=parallel, progress=shown
     )

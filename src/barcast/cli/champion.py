@@ -50,7 +50,9 @@ def _say(change: Change, json_output: bool) -> None:
     refit = f", the refit of {now.evaluated}" if now.evaluated != now.run else ""
     typer.echo(f"champion: {now.run}{refit}")
     typer.echo(f"before: {before.run}, since {before.since}" if before else "before: none")
-    if not refit:
+    if change.served_by:
+        typer.echo(f"it predicts by {' and '.join(change.served_by)}: keep them and the runs they refit")
+    elif not refit:
         typer.echo(
             f"it is not refitted on everything known: barcast train --refit {now.run} makes the refit that "
             "then serves in its place"

@@ -12,7 +12,7 @@ from barcast.cli.app_options import JsonOption, QuietOption, WorkspaceOption
 
 if TYPE_CHECKING:
     from barcast.fleet.ledger_rows import LedgerRow
-    from barcast.pipeline.fleet_verbs import FleetStatus, FleetSymbol
+    from barcast.pipeline.fleet_seen import FleetStatus, FleetSymbol
 
 app = typer.Typer(no_args_is_help=True, help="A model of its own for each symbol: thousands inside a budget.")
 
@@ -35,7 +35,7 @@ def status(
     from barcast.cli.show import print_json
     from barcast.core.errors import UsageError
     from barcast.core.workspace import Workspace
-    from barcast.pipeline.fleet_verbs import fleet_status
+    from barcast.pipeline.fleet_seen import fleet_status
 
     if only not in (None, *_STATUSES):
         raise UsageError(f"--only {only}: no status", f"choose one of {', '.join(_STATUSES)}")
@@ -89,7 +89,7 @@ def show(
     """Show the model of one symbol: its members, their errors, weights and the evidence for them."""
     from barcast.cli.show import print_json
     from barcast.core.workspace import Workspace
-    from barcast.pipeline.fleet_verbs import fleet_symbol
+    from barcast.pipeline.fleet_seen import fleet_symbol
 
     found = fleet_symbol(Workspace.find(workspace), symbol, run)
     print_json(found.plain()) if json_output else _print_symbol(found)

@@ -4,18 +4,34 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from barcast.cli.app_options import JsonOption, QuietOption, TimeBudgetOption, WorkspaceOption
-from barcast.cli.run_options import with_run_options
+from barcast.cli.run_options import (
+    as_typed,
+    changed,
+    flag_of,
+    parameters_of,
+    with_run_options,
+    with_signature,
+)
+from barcast.cli.train import train as train_command
 
 if TYPE_CHECKING:
+    from barcast.core.workspace import Workspace
+    from barcast.pipeline.settings import RunConfig
     from barcast.planning.memory import MemoryPlan
     from barcast.planning.plan import Plan
 
+#: Options of `train` that shape nothing of a plan, and may stand in the command that is planned.
+UNREAD = (
+    "final", "fresh", "open_test", "report", "output_dir", "profile", "track", "track_project",
+    "track_workspace", "track_online",
+)  # fmt: skip
 app = typer.Typer(help="Say what a command will need, before it runs.", no_args_is_help=True)
 
 
@@ -24,7 +40,22 @@ def _group() -> None:
     """Keep `train` a word of its own while it is the only plan."""
 
 
+def _with_unread(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of `train` that shape nothing of a plan; those that are typed are named."""
+    unread = [each for each in parameters_of(train_command) if each.name in UNREAD]
+
+    def wrapper(**typed: Any) -> None:
+        given = [each for each in unread if typed.pop(each.name) != each.default]
+        if given:
+            flags = [flag_of(each).replace("--", "--no-" if each.default is True else "--") for each in given]
+            typer.echo(f"{', '.join(flags)}: no part of what is planned", err=True)
+        command(**typed)
+
+    return with_signature(wrapper, command, [*parameters_of(command), *unread])
+
+
 @app.command("train")
+@_with_unread
 @with_run_options
 def train(
     *,
@@ -38,6 +69,9 @@ def train(
             help="Plan for this machine (this) or a GPU: a10, rtx3080, h100, h800. --target takes these too."
         ),
     ] = None,
+    tuned: Annotated[
+        str | None, typer.Option(metavar="TUNE", help="Plan the best of this search (`barcast tune`).")
+    ] = None,
     time_budget: TimeBudgetOption = None,
     json_output: JsonOption = False,
     quiet: QuietOption = False,
@@ -48,6 +82,7 @@ def train(
     from barcast.core.workspace import Workspace
     from barcast.pipeline.plan import plan_train
     from barcast.pipeline.settings import resolve
+    from barcast.pipeline.tune import tuned_config
     from barcast.planning.machine import device_of, is_target
 
     if is_target(flags["target"]):  # as a training target none of these words means anything
@@ -56,11 +91,13 @@ def train(
     if flags["target"] is not None:
         _check_label(flags["target"])
     place, progress = Workspace.find(workspace), Progress(enabled=not quiet)
+    if tuned:
+        model, config = tuned_config(place, tuned, model, config)
     resolved = resolve(
         place, model or "lstm", {**flags, "time_budget": time_budget}, config, progress=progress
     )
     found = plan_train(place, resolved, target=on, progress=progress)
-    print_json(found.plain()) if json_output else _print(found)
+    print_json(found.plain()) if json_output else _print(found, _fleet_command(place, resolved))
 
 
 def _check_label(target: str) -> None:
@@ -79,8 +116,8 @@ def _check_label(target: str) -> None:
         )
 
 
-def _print(found: Plan) -> None:
-    """Print what is needed, by what, and the command that does it."""
+def _print(found: Plan, fleet: str) -> None:
+    """Print what is needed, by what, and the command that does it; ``fleet`` plans dedicated models."""
     from barcast.cli.show import table
 
     work = found.work
@@ -105,6 +142,8 @@ def _print(found: Plan) -> None:
         + (f", {compute.threads} threads)" if compute.threads else ")")
     )
     _print_run(found)
+    for line in _what_next(found.scheme.choice, _training_command(found.target), fleet):
+        typer.echo(line)
 
 
 def _print_run(found: Plan) -> None:
@@ -124,7 +163,22 @@ def _print_run(found: Plan) -> None:
         typer.echo(f"note: {note}")
     if not found.fits:
         typer.echo("this does not fit: --size, --batch-size, --limit or --features core12 make it smaller")
-    typer.echo(f"next: {_training_command(found.target)}")
+
+
+def _what_next(choice: str, planned: str, fleet: str) -> tuple[str, ...]:
+    """Return lines with the commands that a scheme asks for, and the one that was planned."""
+    if choice == "dedicated":
+        return f"next: {fleet}", f"as planned: {planned}"
+    return (f"next: {planned}", f"then: {fleet}") if choice == "both" else (f"next: {planned}",)
+
+
+def _fleet_command(place: Workspace, config: RunConfig) -> str:
+    """Return the command that plans a model for each symbol, asked what this training is asked."""
+    from barcast.cli.fleet_train import COMMANDS
+    from barcast.core.runs import command_to_type
+
+    asked = {**changed(config.data), "seed": config.seed or None}
+    return command_to_type(place, "fleet", "trees", *as_typed(COMMANDS["trees"], asked), "--dry-run")
 
 
 def _print_memory(title: str, plan: MemoryPlan) -> None:

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from barcast.cli.app_options import JsonOption, QuietOption, WorkspaceOption
+from barcast.cli.run_options import as_typed, changed
 
 if TYPE_CHECKING:
+    from barcast.pipeline.gate import GatePolicy
     from barcast.pipeline.retrain import Retrained
 
 
@@ -35,13 +37,16 @@ def retrain(
     ] = False,
     template: Annotated[
         str | None,
-        typer.Option(help="Print a schedule for Sunday night: systemd-service, systemd-timer or cron."),
+        typer.Option(
+            help="Print a schedule for Sunday night with these options: systemd-service, systemd-timer, cron."
+        ),
     ] = None,
     json_output: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Train the champion's recipe on the data as of now, compare on `route`, promote what is not worse."""
     from barcast.cli.show import print_json
+    from barcast.core.errors import UsageError
     from barcast.core.interruption import signals_taken
     from barcast.core.memory import keep_freed_memory
     from barcast.core.progress import Progress
@@ -51,10 +56,12 @@ def retrain(
     from barcast.pipeline.schedule import schedule
 
     place = Workspace.find(workspace)
-    if template is not None:
-        typer.echo(schedule(place, template), nl=False)
-        return
     policy = GatePolicy.of(margin, min_gain, when_unclear, min_sessions)
+    if template is not None:
+        if dry_run:
+            raise UsageError("`--template` only prints: nothing is trained", "leave --dry-run out")
+        typer.echo(schedule(place, template, _typed(policy, report, json_output)), nl=False)
+        return
     if dry_run:
         described = describe_retrain(place, policy)
         print_json(described) if json_output else _print_plan(described)
@@ -68,9 +75,16 @@ def retrain(
     print_json(found.plain()) if json_output else _print(found)
 
 
+def _typed(policy: GatePolicy, report: bool, json_output: bool) -> list[str]:
+    """Return the options that differ from their defaults, as words of a command line."""
+    words = as_typed(retrain, changed(policy))
+    return [*words, *["--no-report"] * (not report), *["--json"] * json_output]
+
+
 def _print(found: Retrained) -> None:
     typer.echo(f"champion: {found.champion.run}, since {found.champion.since}")
-    typer.echo(f"challenger: {found.serving}, the refit of {found.challenger}, data up to {found.cutoff}")
+    refit = f", the refit of {found.challenger}" if found.serving != found.challenger else ""
+    typer.echo(f"challenger: {found.serving}{refit}, data up to {found.cutoff}")
     for line in (*(one.sentence() for one in found.differences), *found.problems):
         typer.echo(line)
     typer.echo(f"{found.decision}: {found.reason}")
@@ -80,11 +94,12 @@ def _print(found: Retrained) -> None:
 
 def _print_plan(found: dict[str, Any]) -> None:
     typer.echo(f"champion: {found['champion']['run']}, data up to {found['champion_cutoff']}")
-    typer.echo(
-        f"would train {found['model']} on data up to {found['cutoff']} ({found['new_sessions']} new sessions)"
-    )
-    if found["universal"]:
-        typer.echo(f"would train before that what it corrects, by the options of {found['universal']}")
+    verb = "route anew" if found["model"] == "routed" else f"train {found['model']}"
+    typer.echo(f"would {verb} on data up to {found['cutoff']} ({found['new_sessions']} new sessions)")
+    if found["first"]:
+        typer.echo(
+            f"would train before that what it rests on, by the options of {' and '.join(found['first'])}"
+        )
     route = found["route"]
     typer.echo(
         f"would compare on {found['sessions_to_compare']} sessions of `route` ({route['first']} to "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,7 +26,10 @@ def _declared(
         str | None, typer.Option(help="Preset of a network: small, balanced, large, xl, or auto.")
     ] = None,
     config: Annotated[
-        Path | None, typer.Option("--config", help="TOML file with tables data, train and the model's.")
+        Path | None,
+        typer.Option(
+            "--config", help="TOML file with tables data, train and the model's; or a run's config.json."
+        ),
     ] = None,
     features: Annotated[str | None, typer.Option(help="Feature set (`barcast features list`).")] = None,
     horizons: Annotated[
@@ -144,11 +148,18 @@ def as_typed(command: Callable[..., None], given: Mapping[str, Any]) -> list[str
     for each in parameters_of(command):
         if (value := given.get(each.name)) is not None:
             told = value if isinstance(value, (list, tuple)) else (value,)
-            words += [_flag(each), ",".join(map(str, told))]
+            words += [flag_of(each), ",".join(map(str, told))]
     return words
 
 
-def _flag(parameter: inspect.Parameter) -> str:
+def changed(options: Any) -> dict[str, Any]:
+    """Return the options of a dataclass that are not as they are by default."""
+    usual = type(options)()
+    pairs = {each.name: (getattr(options, each.name), getattr(usual, each.name)) for each in fields(options)}
+    return {name: value for name, (value, default) in pairs.items() if value != default}
+
+
+def flag_of(parameter: inspect.Parameter) -> str:
     """Return how an option is typed, by its first name."""
     (told,) = parameter.annotation.__metadata__
     first = told.default  # typer takes the first name for a default until it has read the annotation

@@ -77,8 +77,8 @@ def tune(
     if preset is not None or write is not None:
         raise UsageError("--preset and --write are read by a search for one symbol", "--symbol 600519.SH")
     resolved, varied = plan_search(
-        place, model or "lstm", flags, config, space, compare_sizes=not (list_space or dry_run),
-        progress=progress,
+        place, model or "lstm", flags, config, space, minutes=time_budget,
+        compare_sizes=not (list_space or dry_run), progress=progress,
     )  # fmt: skip
     if list_space:
         print_json(varied.plain()) if json_output else typer.echo(varied.to_toml(), nl=False)

@@ -265,10 +265,15 @@ def command_line(otherwise: str = "Python: see config.json") -> str:
 
 def command_to_type(workspace: Workspace, *words: str) -> str:
     """Return a command of barcast, quoted, that finds this workspace from the current folder."""
-    root, here = workspace.root.resolve(), Path.cwd()
-    if root != Workspace.find().root:
-        words += ("-w", str(root.relative_to(here)) if root.is_relative_to(here) else str(root))
+    if workspace.root.resolve() != Workspace.find().root:
+        words += ("-w", path_to_type(workspace.root))
     return _typed(["barcast", *words])
+
+
+def path_to_type(path: Path) -> str:
+    """Return a path that leads there from the current folder, the shorter one where it lies below."""
+    there, here = path.resolve(), Path.cwd()
+    return str(there.relative_to(here)) if there.is_relative_to(here) else str(there)
 
 
 def _typed(words: Sequence[str]) -> str:

@@ -138,6 +138,7 @@ class Evidence:
     null_loss : float or None
         Training loss of predicting 0, the mean of the target; None where the loss is no squared error.
     lr : float or None
+        None for models that the loop does not train.
     epochs : int
         As many as the run was given.
     reason : str
@@ -151,7 +152,9 @@ class Evidence:
     one_horizon : bool
         Whether the recorded loss is about the same labels as the rows are.
     command : str
-        What trained the run, to which options can be added.
+        What trains the run once more, to which options can be added.
+    audit : str
+        What audits the run.
     """
 
     curve: Sequence[Mapping[str, Any]] = ()
@@ -165,6 +168,7 @@ class Evidence:
     held: Rows | None = None
     one_horizon: bool = True
     command: str = "barcast train lstm"
+    audit: str = "barcast audit"
 
     @cached_property
     def losses(self) -> F64:
@@ -210,9 +214,17 @@ class Evidence:
         """Line of the best `stop` score, -1 without any."""
         return int(np.nanargmax(self.scores)) if np.isfinite(self.scores).any() else -1
 
+    @property
+    def has_steps(self) -> bool:
+        """Whether the loop trains the model, so that its options and those of networks are read."""
+        return self.lr is not None
+
     def again(self, *options: str) -> str:
-        """Return the command that trains the run once more, with other options."""
-        return " ".join([self.command, *options])
+        """Return the command that trains the run once more with other options of the loop or a network.
+
+        Empty for models without steps, which refuse them.
+        """
+        return " ".join([self.command, *options]) if self.has_steps else ""
 
 
 def lagged_values(values: F64 | F32, symbol: I64, rows: I64, lag: int) -> F64:

@@ -31,6 +31,26 @@ TOO_GOOD = {True: 0.3, False: 0.5}
 #: Skill from which a forecast may be of use, likewise: an interval that reaches it rules nothing out.
 MATTERS = {True: 0.03, False: 0.05}
 
+#: What to do about a network.
+_LESS_DEAD = Text(
+    "train again from fresh weights with a lower rate; look for constant inputs",
+    "用更低的学习率从头训练，并检查是否有恒定的输入",
+)
+_SIMPLER = Text(
+    "more dropout and weight decay, a smaller network, or more symbols",
+    "加大 dropout 与权重衰减，缩小网络，或增加标的",
+)
+_LONGER = Text("train longer, with a higher rate or a larger network", "延长训练，提高学习率，或加大网络")
+#: And about a model without steps, whose own table of the settings has other options.
+_LOOSER = Text(
+    "less regularisation by its own options (`barcast tune` searches them); look for constant inputs",
+    "用模型自身的选项减弱正则化（`barcast tune` 可以搜索），并检查是否有恒定的输入",
+)
+_TIGHTER = Text(
+    "more regularisation by its own options (`barcast tune` searches them), or more symbols",
+    "用模型自身的选项加强正则化（`barcast tune` 可以搜索），或增加标的",
+)
+
 
 def verdicts(found: Evidence) -> list[Verdict]:
     """Return everything that was found, the cause first; empty for a healthy run."""
@@ -70,10 +90,7 @@ def dead_outputs(found: Evidence) -> Verdict | None:
         Text("dead outputs", "输出失效"),
         said,
         Text("read off the scores themselves; no chance is involved", "直接由分数得出，与偶然无关"),
-        Text(
-            "train again from fresh weights with a lower rate; look for constant inputs",
-            "用更低的学习率从头训练，并检查是否有恒定的输入",
-        ),
+        _LESS_DEAD if found.has_steps else _LOOSER,
         found.again("--fresh", "--lr", f"{(found.lr or 1e-3) / 3:.2g}"),
         numbers,
     )
@@ -134,7 +151,7 @@ def labels_shifted(found: Evidence) -> Verdict | None:
             "what was trained on is not what the store says: check the stamps of bars and your own features",
             "训练所用的标签与数据仓库现在给出的不一致：请检查 K 线的时间戳与自定义特征",
         ),
-        "barcast audit",
+        found.audit,
         numbers,
     )
 
@@ -174,7 +191,7 @@ def labels_shuffled(found: Evidence) -> Verdict | None:
             "what it was taught does not belong to its rows: check your own targets, joins and sorting",
             "训练标签与样本行不对应：请检查自定义目标、连接与排序",
         ),
-        "barcast audit",
+        found.audit,
         {"fit_skill": own.value, "line_on_fit": line.value, "line_held": beyond.value,
          "difference": apart.value, "low": apart.low, "lowest_loss": lowest, "null_loss": null},
     )  # fmt: skip
@@ -210,7 +227,7 @@ def leak(found: Evidence) -> Verdict | None:
         ),
         Text("interval by blocks of sessions", "按交易日分块的区间"),
         Text("look for inputs that see their own future", "检查是否有输入看到了自己的未来"),
-        "barcast audit",
+        found.audit,
         {"skill": skill.value, "low": skill.low, "high": skill.high, "limit": limit},
     )
 
@@ -252,10 +269,7 @@ def _overfitted(found: Evidence, said: Text, sure: Text, numbers: dict[str, floa
         Text("overfitting", "过拟合"),
         said,
         sure,
-        Text(
-            "more dropout and weight decay, a smaller network, or more symbols",
-            "加大 dropout 与权重衰减，缩小网络，或增加标的",
-        ),
+        _SIMPLER if found.has_steps else _TIGHTER,
         found.again("--dropout", "0.3", "--weight-decay", "0.1"),
         numbers,
     )
@@ -338,7 +352,7 @@ def under_fitting(found: Evidence) -> Verdict | None:
             f"只看最后一根 K 线的直线在 weigh 与 route 上高 {held}，在 fit 上高 {fit}",
         ),
         Text("paired, by blocks of sessions", "配对比较，按交易日分块"),
-        Text("train longer, with a higher rate or a larger network", "延长训练，提高学习率，或加大网络"),
+        _LONGER if found.has_steps else _LOOSER,
         found.again("--epochs", str(2 * max(found.epochs, 1)), "--lr", f"{(found.lr or 1e-3) * 3:g}"),
         {"held_difference": held.value, "low": held.low, "fit_difference": fit.value},
     )

@@ -354,13 +354,17 @@ def only_measured(
 ) -> list[Measured]:
     """Return finished symbols that have a lighter preset for no reason but that it was measured on them.
 
-    The limits allow them the heaviest: it is expected to take no more than they say, and a symbol no shorter
-    had it within the time. Under a budget there is none: a second fit would take the time of another's first.
+    The limits allow them the heaviest: it is expected to take no more than they say, and where time is
+    limited a symbol no shorter had it within the time. Under a budget there is none: a second fit would take
+    the time of another's first.
     """
-    asked, most = ladder[-1], limits.time_per_symbol or math.inf
-    longest = max((each.rows for each in known if each.preset == asked and each.seconds <= most), default=-1)
-    lighter = [each for each in known if each.preset != asked and each.rows <= longest]
-    if limits.budget is not None or not lighter:
+    asked, most = ladder[-1], limits.time_per_symbol
+    had = [each for each in known if each.preset == asked]
+    lighter = [each for each in known if each.preset != asked]
+    if most is not None:
+        longest = max((each.rows for each in had if each.seconds <= most), default=-1)
+        lighter = [each for each in lighter if each.rows <= longest]
+    if limits.budget is not None or not had or not lighter:
         return []
     cost, rows = fit_cost(asked, known), np.array([each.rows for each in lighter], np.int64)
     fits = ~_too_slow(cost.expected(rows), limits, 0.0)

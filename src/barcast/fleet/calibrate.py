@@ -1,8 +1,10 @@
 """What a fit costs: seconds, memory and disk of one symbol by its rows, learned from finished symbols.
 
-The fits that teach a cost model are fits of the fleet: their models are kept, no symbol is fitted twice for
-the sake of measuring. A cost is a straight line in the rows: trees of a fixed number of bins and networks of
-a fixed number of epochs are linear in them; where the line is not straight, that is in the spread.
+The fits that teach a cost model are fits of the fleet: their models are kept. Under a budget no symbol is
+fitted twice for the sake of measuring; without one, who measured a lighter preset is fitted again in the end
+(:func:`barcast.fleet.budget.only_measured`). A cost is a straight line in the rows: trees of a fixed number
+of bins and networks of a fixed number of epochs are linear in them; where the line is not straight, that is
+in the spread.
 """
 
 from __future__ import annotations

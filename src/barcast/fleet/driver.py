@@ -142,7 +142,7 @@ class Driver:
         The lightest comes first: where not even that leaves time for all, no other is measured. Then the one
         that was asked for; where not all can have it, those between too while little of the budget is gone.
         Where memory is limited they come from light to heavy, and those stay unmeasured that would not fit.
-        Without any limit the asked one alone is measured. What is fitted here is done for good.
+        Without any limit the asked one alone is measured. What is fitted here counts as done.
 
         Raises
         ------

@@ -121,7 +121,7 @@ def one_writer(path: Path) -> Iterator[None]:
     OverlapError
         When another process writes this fleet.
     """
-    from barcast.store.lock import writer_lock  # its room brings polars along, which no reader needs
+    from barcast.core.lock import writer_lock  # its room brings polars along, which no reader needs
 
     with ExitStack() as held:
         try:

@@ -16,6 +16,7 @@ import numpy as np
 from barcast.core.arrays import I64, Bools
 from barcast.core.config import to_plain
 from barcast.core.errors import DataError, RunError, UsageError
+from barcast.core.lock import writer_lock
 from barcast.core.progress import Progress, clock
 from barcast.core.runs import RunFolder, run_folder, run_identity
 from barcast.core.workspace import Workspace
@@ -39,7 +40,6 @@ from barcast.pipeline.settings import RunConfig, from_run
 from barcast.pipeline.unfinished import failure_recorded
 from barcast.pipeline.warm import moved_weights, weights_digest
 from barcast.store import MarketStore
-from barcast.store.lock import writer_lock
 from barcast.windows.normalise import FittedScaler
 
 if TYPE_CHECKING:

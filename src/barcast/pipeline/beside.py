@@ -8,11 +8,11 @@ from pathlib import Path
 
 import polars as pl
 
+from barcast.core.lock import writer_lock
 from barcast.pipeline.data_results import StatusResult
 from barcast.pipeline.ingest import Place, find_workspace
 from barcast.store import MarketStore
 from barcast.store.facts import join_facts, read_facts
-from barcast.store.lock import writer_lock
 from barcast.store.status import join_status, read_status
 
 Table = Path | str | pl.DataFrame

@@ -20,16 +20,17 @@ from barcast.core.champion import (
     write_champions,
 )
 from barcast.core.errors import RunError, StoreBusyError
+from barcast.core.lock import writer_lock
 from barcast.core.runs import RunFolder, command_to_type, open_run
 from barcast.core.workspace import Workspace
 from barcast.pipeline.fleet_universal import recorded_universal
 from barcast.pipeline.load import load_model
 from barcast.pipeline.predict import newest_run, refits_of
 from barcast.pipeline.record import check_market, known_until
+from barcast.pipeline.routed_parts import is_routed, open_routes, recorded_parts
 from barcast.pipeline.settings import from_run
 from barcast.pipeline.unfinished import check_done
 from barcast.store import MarketStore
-from barcast.store.lock import writer_lock
 from barcast.windows.normalise import MIN_COVERAGE
 
 #: How long a promotion waits for another one, which takes milliseconds.
@@ -46,10 +47,13 @@ class Change:
         Who is champion.
     before : Reign or None
         Who was until then; None for the first champion, ``now`` itself where nothing changed.
+    served_by : tuple of str
+        Of a routed champion the runs that forecast for it: of both that it is made of the newest refits.
     """
 
     now: Reign
     before: Reign | None
+    served_by: tuple[str, ...] = ()
 
     @property
     def changed(self) -> bool:
@@ -59,13 +63,18 @@ class Change:
     def plain(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         before = asdict(self.before) if self.before else None
-        return {"champion": asdict(self.now), "before": before, "changed": self.changed}
+        return {
+            "champion": asdict(self.now), "before": before, "changed": self.changed,
+            "served_by": list(self.served_by),
+        }  # fmt: skip
 
 
 def promote(
     workspace: Workspace, name: str, *, why: str = "promoted by hand", instead_of: str = ""
 ) -> Change:
     """Make a run the champion: of an evaluated run its newest refit, which is what predicts.
+
+    A routed run has no refit of its own: it predicts by the newest ones of the two that it is made of.
 
     Parameters
     ----------
@@ -80,26 +89,23 @@ def promote(
         When the run is not finished, damaged, or cannot serve this workspace's store; when another run than
         ``instead_of`` has become champion meanwhile.
     """
-    run = open_run(workspace, name)
-    check_can_serve(workspace, run)
-    serving = _newest_refit(workspace, run)
-    if serving != run:
-        check_can_serve(workspace, serving)
+    serving = _checked_with_refit(workspace, open_run(workspace, name))
+    served_by = _served_by(workspace, serving)
     reign = Reign.now(serving.name, str(serving.info.get("parent", serving.name)), why)
     with _changing(workspace):
         champions = read_champions(workspace)
         if champions is None:
             write_champions(workspace, Champions(current=reign))
-            return Change(reign, None)
+            return Change(reign, None, served_by)
         if champions.current.run == reign.run:
-            return Change(champions.current, champions.current)
+            return Change(champions.current, champions.current, served_by)
         if instead_of not in ("", champions.current.run):
             raise RunError(
                 f"`{champions.current.run}` has become champion meanwhile, in place of `{instead_of}`",
                 "run the same command again: it compares with the new one",
             )
         write_champions(workspace, champions.followed_by(reign))
-        return Change(reign, champions.current)
+        return Change(reign, champions.current, served_by)
 
 
 def rollback(workspace: Workspace, to: str = "") -> Change:
@@ -115,13 +121,14 @@ def rollback(workspace: Workspace, to: str = "") -> Change:
         if champions is None:
             raise RunError("this workspace has no champion to go back from", "barcast promote RUN")
         earlier = champions.back(to)
+        run = _folder(workspace, earlier.current.run)
         try:
-            check_can_serve(workspace, _folder(workspace, earlier.current.run))
+            check_can_serve(workspace, run)
         except RunError as error:
             further = command_to_type(workspace, "rollback", "--to", "RUN")
             raise RunError(f"cannot go back: {error.found}", f"{further} goes further back") from error
         write_champions(workspace, earlier)
-        return Change(earlier.current, champions.current)
+        return Change(earlier.current, champions.current, _served_by(workspace, run))
 
 
 def run_to_serve(workspace: Workspace, name: str | None, asof: str = "") -> RunFolder:
@@ -144,15 +151,20 @@ def check_can_serve(workspace: Workspace, run: RunFolder) -> None:
     Raises
     ------
     RunError
-        When it is not finished or not among the workspace's runs, when its weights or state, or the run that
-        it corrects, are missing or damaged, when it was trained on another market or frequency, or when the
-        store no longer holds its symbols.
+        When it is not finished or not among the workspace's runs, when its weights or state, or the runs that
+        it corrects or routes between, are missing, damaged or others now, when it was trained on another
+        market or frequency, or when the store no longer holds its symbols.
     """
     if run.path.resolve().parent != workspace.runs.resolve():
         raise RunError(f"{run.path} is no run of {workspace.root}", "name one of its own: barcast runs")
     check_done(run)
-    load_model(run, from_run(run.read("config.json")), run.read("state.json"))
-    recorded_universal(workspace, run)
+    if is_routed(run):
+        open_routes(run)
+        for part in recorded_parts(workspace, run):
+            _checked_with_refit(workspace, part)
+    else:
+        load_model(run, from_run(run.read("config.json")), run.read("state.json"))
+        recorded_universal(workspace, run)
     check_market(workspace, run)
     universe = set(run.read("state.json")["universe"])
     held = len(universe & set(MarketStore.open(workspace.market).symbols()))
@@ -163,9 +175,25 @@ def check_can_serve(workspace: Workspace, run: RunFolder) -> None:
         )
 
 
+def _checked_with_refit(workspace: Workspace, run: RunFolder) -> RunFolder:
+    """Return what predicts for a run: its newest refit, else itself; refuse where either could not serve."""
+    check_can_serve(workspace, run)
+    serving = _newest_refit(workspace, run)
+    if serving != run:
+        check_can_serve(workspace, serving)
+    return serving
+
+
 def _newest_refit(workspace: Workspace, run: RunFolder) -> RunFolder:
     """Return the finished refit of a run that knows most, else the run itself."""
     return max(refits_of(workspace, run), key=known_until, default=run)
+
+
+def _served_by(workspace: Workspace, run: RunFolder) -> tuple[str, ...]:
+    """Return the runs that forecast for a routed one; none for any other."""
+    if not is_routed(run):
+        return ()
+    return tuple(_newest_refit(workspace, part).name for part in recorded_parts(workspace, run))
 
 
 def _folder(workspace: Workspace, name: str) -> RunFolder:

@@ -18,6 +18,7 @@ import polars as pl
 
 from barcast.core.atomic import atomic_folder, atomic_path, refuse_folder
 from barcast.core.errors import DataError, StoreError, UsageError
+from barcast.core.lock import writer_lock
 from barcast.core.progress import Progress
 from barcast.core.symbols import MARKETS
 from barcast.pipeline.data_results import (
@@ -34,7 +35,6 @@ from barcast.sources.canonical import understand
 from barcast.sources.history import History
 from barcast.store import Compaction, MarketStore, StoreInfo, StoreMeta
 from barcast.store.birth import begin_store, end_birth, refuse_lost_description
-from barcast.store.lock import writer_lock
 from barcast.store.merge import merge, write
 from barcast.store.status import join_status, read_status
 

@@ -10,7 +10,7 @@ import numpy as np
 from barcast.core.arrays import F64, I64
 from barcast.core.errors import RunError
 from barcast.core.progress import Progress, count
-from barcast.core.runs import RunFolder, command_to_type
+from barcast.core.runs import RunFolder, command_to_type, path_to_type
 from barcast.core.texts import Text, some
 from barcast.core.workspace import Workspace
 from barcast.diagnosis.evidence import Evidence, Rows, lagged_values, ridge_probe, sample_rows
@@ -27,6 +27,7 @@ from barcast.pipeline.load import check_one_model, load
 from barcast.pipeline.members import curves
 from barcast.pipeline.record import PROFILE
 from barcast.pipeline.settings import RunConfig, from_run
+from barcast.pipeline.settings_file import RECORDED
 from barcast.pipeline.warm import source_of_refit
 
 if TYPE_CHECKING:
@@ -88,12 +89,11 @@ def diagnose(workspace: Workspace, run: RunFolder, *, progress: Progress | None 
         market, or no longer has the rows that a finished run was made from.
     """
     progress = progress or Progress(enabled=False)
-    info, config = run.info, from_run(run.read("config.json"))
+    config = from_run(run.read(RECORDED))
     check_one_model(run)
-    if parent := info.get("parent"):
+    if parent := run.info.get("parent"):
         raise RunError(f"`{run.name}` is a refit: its evidence is its parent's", f"barcast doctor {parent}")
-    command = _command(workspace, run, config)
-    found = _from_curve(run, config, command)
+    found = _from_curve(workspace, run, config)
     notes = [_rate_note(run)] if found.curve else []
     if config.num_seeds > 1:
         notes.append(
@@ -110,30 +110,31 @@ def diagnose(workspace: Workspace, run: RunFolder, *, progress: Progress | None 
         notes.append(Text("not finished: only its curve is judged", "尚未完成：只能判断训练曲线"))
     profile = run.read(PROFILE) if (run.path / PROFILE).is_file() else None
     speed = None if profile is None else speed_verdict(profile)
-    again = command if "--fresh" in command.split() else f"{command} --fresh"
-    again = f"{again} --profile" if config.train is not None else ""
+    again = found.again("--fresh", "--profile")
     return Diagnosis(run.name, tuple(verdicts(found)), speed, profile, again, tuple(notes))
 
 
 def _command(workspace: Workspace, run: RunFolder, config: RunConfig) -> str:
-    """Return what trained the run, as it was typed, or the shortest command of its model.
+    """Return what trains the run once more: by its recorded options, on what was known then.
 
-    A model without steps may be the reference that another model's command has trained.
+    What was typed would not do: nothing was for a run of Python or of `retrain`, and it says neither what the
+    workspace's settings were then nor what the store held. Only how many processes shared it is told there.
     """
-    typed = str(run.info.get("command", "")).replace(" --profile", "")
-    if config.train is not None and typed.startswith("barcast train"):
-        return typed
-    return command_to_type(workspace, "train", config.model)
+    recorded, cutoff = path_to_type(run.path / RECORDED), str(run.info["cutoff"])
+    command = command_to_type(workspace, "train", config.model, "--config", recorded, "--asof", cutoff)
+    typed = str(run.info.get("command", ""))
+    return typed.partition("barcast ")[0] + command if typed.startswith("torchrun ") else command
 
 
-def _from_curve(run: RunFolder, config: RunConfig, command: str) -> Evidence:
+def _from_curve(workspace: Workspace, run: RunFolder, config: RunConfig) -> Evidence:
     train = config.train
     return Evidence(
         curve=next(iter(curves(run).values()), []),
         lr=None if train is None else train.lr,
         epochs=0 if train is None else train.epochs,
         reason=str(run.info.get("reason") or ""),
-        command=command,
+        command=_command(workspace, run, config),
+        audit=command_to_type(workspace, "audit", run.name),
     )
 
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from barcast.core.arrays import F64, I64
 from barcast.core.config import digest
 from barcast.core.errors import DataError
+from barcast.core.memory import tree_pss_bytes
 from barcast.core.progress import Progress
 from barcast.core.runs import RunFolder
 from barcast.core.texts import counted
-from barcast.fleet.budget import Plan, only_measured
+from barcast.fleet.budget import Plan
 from barcast.fleet.calibrate import Measured
 from barcast.fleet.data import FleetData
 from barcast.fleet.driver import Driver
@@ -26,6 +27,7 @@ from barcast.fleet.limits import Limits
 from barcast.fleet.work import FitSource
 from barcast.pipeline.dataset import Dataset
 from barcast.pipeline.fleet_engine import Engine, Served, checked_features, engine_of
+from barcast.pipeline.fleet_even import dropped_fits, even_out, fits_begin
 from barcast.pipeline.fleet_lessons import Lessons, lessons_of
 from barcast.pipeline.fleet_rows import (
     NOT_EVALUATED,
@@ -56,9 +58,6 @@ class FleetHow:
         Who comes first where not all can be served: ``turnover``, ``length`` or a CSV file.
     only : frozenset of str, optional
         Symbols to fit; others stay as the ledger has them. None: all.
-    even : bool
-        Fit those again that have a lighter preset only because it was measured on them. Of thousands they
-        are a few; of ten symbols two would have less than the others for no reason of theirs.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -67,7 +66,6 @@ class FleetHow:
     batch_size: int = 0
     priority: str = "turnover"
     only: frozenset[str] | None = None
-    even: bool = False
 
     def __post_init__(self) -> None:
         check_executor(self.executor, self.address or None)
@@ -120,12 +118,15 @@ def fit_lessons(
     config: RunConfig, lessons: Lessons, run: RunFolder, progress: Progress, how: FleetHow,
     parent: RunFolder | None = None,
 ) -> Fitted:  # fmt: skip
-    """Fit a fleet on rows wherever they come from; otherwise as :func:`fit_fleet`."""
-    started, engine = time.perf_counter(), engine_of(config.model)
-    measured: list[Measured] = []
+    """Fit a fleet on rows wherever they come from; otherwise as :func:`fit_fleet`.
+
+    What measured lighter presets is fitted again in a second round, with the one that was asked for.
+    """
+    started, engine, evened = time.perf_counter(), engine_of(config.model), False
     while True:
-        with _ready_to_fit(config, lessons, run, progress, how, parent, measured) as found:
-            ledger, evaluated, drivers = found
+        with _ready_to_fit(config, lessons, run, progress, how, parent) as (ledger, evaluated, drivers):
+            if drivers and parent is None and not evened:
+                fits_begin(ledger, budget=how.limits.budget is not None)
             for driver in drivers:
                 driver.calibrate()
                 plan = driver.plan()
@@ -135,24 +136,14 @@ def fit_lessons(
                 driver.close()
             if not ledger.counts()["done"]:
                 raise _nothing_fitted(ledger)
-            if how.even and drivers and not measured:
-                measured = _reset_measured(ledger, engine.ladder(config.options), drivers[0], how, progress)
-                if measured:
+            if parent is None and not evened:
+                base = drivers[0].base_bytes if drivers else tree_pss_bytes()
+                ladder, settings = engine.ladder(config.options), _settings(config, lessons)
+                evened = even_out(ledger, ladder, settings, how.limits, base, progress)
+                if evened:
                     continue
             served = engine.conclude(ledger, evaluated, lessons, run, progress)
             return Fitted(served, _facts(ledger, time.perf_counter() - started))
-
-
-def _reset_measured(
-    ledger: Ledger, ladder: Sequence[str], driver: Driver, how: FleetHow, progress: Progress
-) -> list[Measured]:
-    """Let those be fitted again that have a lighter preset only because it was measured on them."""
-    known = [Measured.of_row(row) for row in ledger.rows(status=["done"])]
-    found = only_measured(ladder, known, how.limits, driver.base_bytes)
-    if found:
-        ledger.reset([each.symbol for each in found])
-        progress.note(f"{counted(len(found), 'symbol')} measured with lighter presets get `{ladder[-1]}` too")
-    return found
 
 
 def plan_fits(
@@ -160,7 +151,9 @@ def plan_fits(
 ) -> list[Plan]:
     """Fit only what measures the presets, and return the plan of the rest."""
     lessons = lessons_of(dataset, how.priority)
-    with _ready_to_fit(config, lessons, run, progress, how, None, ()) as (_, _, drivers):
+    with _ready_to_fit(config, lessons, run, progress, how, None) as (ledger, _, drivers):
+        if drivers:
+            fits_begin(ledger, budget=False)  # a plan gives nobody a preset
         plans = []
         for driver in drivers:
             driver.calibrate()
@@ -177,24 +170,18 @@ def has_more_to_fit(run: RunFolder) -> bool:
 @contextmanager
 def _ready_to_fit(
     config: RunConfig, lessons: Lessons, run: RunFolder, progress: Progress, how: FleetHow,
-    parent: RunFolder | None, measured: Sequence[Measured],
+    parent: RunFolder | None,
 ) -> Iterator[tuple[Ledger, Ledger | None, list[Driver]]]:  # fmt: skip
-    """Open ledgers, put the rows where workers find them, and make a driver for each job that is left.
-
-    What was measured on fits that the ledger does not have any more teaches the cost models too.
-    """
+    """Open ledgers, put the rows where workers find them, and make a driver for each job that is left."""
     engine = engine_of(config.model)
     with ExitStack() as held:
         ledger = held.enter_context(Ledger.create(run.fleet / LEDGER))
         evaluated = held.enter_context(Ledger.open(parent.fleet / LEDGER)) if parent else None
-        jobs = _jobs(engine, ledger, lessons, config.options, how, evaluated, progress)
+        jobs = _jobs(engine, ledger, lessons, config, how, evaluated, progress)
         folder = held.enter_context(rows_for_workers(lessons.data, run.fleet / "rows"))
         source = engine.source(config, folder, run, in_workers=how.executor != "serial")
         workers = _workers(source, how, engine)
-        drivers = [
-            Driver(ledger, workers, replace(job, known=[*job.known, *measured]), progress=progress)
-            for job in jobs
-        ]
+        drivers = [Driver(ledger, workers, job, progress=progress) for job in jobs]
         for driver in drivers:
             held.callback(driver.close)
         yield ledger, evaluated, drivers
@@ -222,11 +209,14 @@ def check_own_options(config: RunConfig, symbols: Sequence[str], columns: Sequen
 
 
 def _jobs(
-    engine: Engine, ledger: Ledger, lessons: Lessons, options: Any, how: FleetHow,
+    engine: Engine, ledger: Ledger, lessons: Lessons, config: RunConfig, how: FleetHow,
     evaluated: Ledger | None, progress: Progress,
 ) -> list[Job]:  # fmt: skip
-    """Write down what is wanted, and return what is left to do: one job, or of a refit one a preset."""
-    data, named = lessons.data, (lessons.columns, lessons.source)
+    """Write down what is wanted, and return what is left to do: one job, or of a refit one a preset.
+
+    What dropped fits took teaches the cost models too.
+    """
+    data, options, named = lessons.data, config.options, (lessons.columns, lessons.source)
     chosen = {row.symbol: row for row in evaluated.rows(status=["done"])} if evaluated is not None else {}
     overrides = {
         symbol: {**engine.kept(chosen[symbol].metrics), **own} if symbol in chosen else own
@@ -241,13 +231,13 @@ def _jobs(
             symbol: told.get(symbol) or NOT_EVALUATED for symbol in data.symbols if symbol not in chosen
         }
     ladder = engine.ladder(options)
-    shared = {**engine.shared(options), **lessons.shaped_by}
-    wanted = _wanted(data, ladder[-1], shared, overrides, presets)
+    wanted = _wanted(data, ladder[-1], _shared(config, lessons), overrides, presets)
     plan = ledger.plan([each for each in wanted if how.only is None or each.symbol in how.only])
     ledger.leave_out({each.symbol: short[each.symbol] for each in plan.todo if each.symbol in short})
     todo = [each for each in plan.todo if each.symbol not in short]
     _say(plan.done, todo, short, progress)
     known = [Measured.of_row(row) for row in ledger.rows(status=["done"])]
+    known += dropped_fits(ledger, _settings(config, lessons))
     groups: dict[tuple[str, ...], list[Planned]] = {}
     for each in todo:
         own_ladder = (presets[each.symbol],) if each.symbol in presets else ladder
@@ -261,6 +251,16 @@ def _jobs(
         )
         for rungs, group in groups.items()
     ]  # fmt: skip
+
+
+def _shared(config: RunConfig, lessons: Lessons) -> dict[str, Any]:
+    """Return what shapes every fit over its preset."""
+    return {**engine_of(config.model).shared(config.options), **lessons.shaped_by}
+
+
+def _settings(config: RunConfig, lessons: Lessons) -> str:
+    """Return a digest of what all fits share, the preset that was asked for included."""
+    return digest([engine_of(config.model).ladder(config.options), _shared(config, lessons)])
 
 
 def _own_options(

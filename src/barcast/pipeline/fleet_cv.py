@@ -18,6 +18,7 @@ from barcast.core.arrays import F64, I64
 from barcast.core.calendar import Calendar
 from barcast.core.config import digest
 from barcast.core.errors import UsageError
+from barcast.core.lock import writer_lock
 from barcast.core.progress import Progress
 from barcast.core.texts import counted
 from barcast.core.workspace import Workspace
@@ -35,7 +36,6 @@ from barcast.pipeline.train import identity_of, prepare
 from barcast.splits import Fold, fold_segments, purged_folds
 from barcast.splits.cross_validation import Scheme
 from barcast.store import MarketStore
-from barcast.store.lock import writer_lock
 
 
 @dataclass(frozen=True, kw_only=True)

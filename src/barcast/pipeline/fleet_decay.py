@@ -39,8 +39,8 @@ from barcast.pipeline.attributes import attribute_values, known_attributes
 from barcast.pipeline.compare import test_was_seen
 from barcast.pipeline.dataset import make_panel, normalised, run_features
 from barcast.pipeline.fleet_rows import TURNOVER_BARS, rows_of_table
+from barcast.pipeline.fleet_seen import fleet_run
 from barcast.pipeline.fleet_universal import refuse_residual
-from barcast.pipeline.fleet_verbs import fleet_run
 from barcast.pipeline.market import VOLATILITY_BARS, load_bars
 from barcast.pipeline.predict import output_rows, run_head, serving_run
 from barcast.pipeline.record import check_market, known_until, load_maps

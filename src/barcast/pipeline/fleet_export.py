@@ -12,8 +12,8 @@ from barcast.core.errors import UsageError
 from barcast.core.runs import RunFolder
 from barcast.core.workspace import Workspace
 from barcast.fleet.ledger import LEDGER, Ledger, StoredModel
+from barcast.pipeline.fleet_seen import fleet_run
 from barcast.pipeline.fleet_universal import refuse_residual
-from barcast.pipeline.fleet_verbs import fleet_run
 from barcast.pipeline.settings import RunConfig, from_run
 from barcast.pipeline.unfinished import check_done
 from barcast.store import MarketStore

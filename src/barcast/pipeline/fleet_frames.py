@@ -29,6 +29,7 @@ import polars as pl
 from barcast.core.arrays import F64
 from barcast.core.config import digest, to_plain
 from barcast.core.errors import DataError, RunError, UsageError
+from barcast.core.lock import writer_lock
 from barcast.core.progress import Progress
 from barcast.core.runs import RunFolder
 from barcast.core.texts import counted, some
@@ -47,7 +48,6 @@ from barcast.pipeline.frame_summary import Before, summary_of
 from barcast.pipeline.frame_tables import ZONED
 from barcast.pipeline.settings import DataConfig, RunConfig
 from barcast.splits import Fold, fold_segments, purged_folds
-from barcast.store.lock import writer_lock
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,6 +55,8 @@ if TYPE_CHECKING:
     from barcast.pipeline.frame_tables import Column, Frame
 
 SUMMARY_FILE, FLEET_FILE = "training_summary.json", "fleet.json"
+#: Among the ledger's plain values: who had a model when the first call began that did not end.
+_HAD = "had"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +117,8 @@ class FrameFleet:
         Where it rests.
     summary : dict
         Also in ``training_summary.json``: ``successful_stocks``, ``failed_stocks``, ``failures`` (reason by
-        symbol), ``total_training_time_hours``, ``validation``, ``symbols`` and more.
+        symbol), ``dropped`` (likewise, of those whose model of an earlier fit is gone),
+        ``total_training_time_hours``, ``validation``, ``symbols`` and more.
     told : mapping
         Columns, kind of index and settings, as in ``fleet.json``.
     served : Served
@@ -173,6 +176,9 @@ def fit_frames(
 ) -> FrameFleet:  # fmt: skip
     """Fit a fleet on frames, or go on with it: only symbols whose rows or settings changed are fitted again.
 
+    What comes out is what these frames alone would have given: whose frame cannot be used, or has too few
+    rows now, keeps no model of an earlier fit, and the summary says so.
+
     From the first fit on until the last the folder is no finished fleet: who loaded it before goes on, and
     :meth:`FrameFleet.load` refuses. What makes no sense is refused before that.
 
@@ -203,15 +209,16 @@ def fit_frames(
         (folder / SUMMARY_FILE).unlink(missing_ok=True)
         if fresh:
             shutil.rmtree(run.fleet, ignore_errors=True)
-        before = _finished_before(run, rows, known, progress)
+        before = {row.symbol: (row.finished_at, row.content) for row in known if row.status == "done"}
+        had = _forget_others(run, rows, known, before)
         run.write(FLEET_FILE, {**to_plain(options), "columns": rows.columns, "kind": rows.kind})
-        summary = partial(summary_of, run, rows, part.lessons.data, before, started)
+        summary = partial(summary_of, run, rows, part.lessons.data, before, had, started)
         try:
             served = fit_lessons(options.config, part.lessons, run, progress, how).served
         except DataError:
-            run.write(SUMMARY_FILE, summary(None))
+            _keep_summary(run, summary(None), progress)
             raise
-        run.write(SUMMARY_FILE, summary(judged_forecasts(part, served)))
+        _keep_summary(run, summary(judged_forecasts(part, served)), progress)
     return FrameFleet(folder, run.read(SUMMARY_FILE), run.read(FLEET_FILE), served)
 
 
@@ -290,18 +297,29 @@ def _known_before(run: RunFolder) -> list[LedgerRow]:
         return ledger.rows()
 
 
-def _finished_before(
-    run: RunFolder, rows: FrameRows, known: Sequence[LedgerRow], progress: Progress
-) -> Before:
-    """Return what an earlier call finished; symbols that are not given any more, or cannot be used, go."""
+def _forget_others(
+    run: RunFolder, rows: FrameRows, known: Sequence[LedgerRow], before: Before
+) -> frozenset[str]:
+    """Drop symbols that are not given any more, or cannot be used; return who had a model.
+
+    That is kept until a summary says what became of them, through any kill.
+    """
     symbols = set(rows.symbols)
-    gone = [row.symbol for row in known if row.symbol not in symbols]
-    if gone:
-        with Ledger.open(run.fleet / LEDGER, readonly=False) as ledger:
-            ledger.forget(gone)
-    if absent := [symbol for symbol in gone if symbol not in rows.failures]:
-        progress.note(f"{counted(len(absent), 'symbol')} of an earlier call dropped: {some(absent)}")
-    return {row.symbol: (row.finished_at, row.content) for row in known if row.status == "done"}
+    with Ledger.create(run.fleet / LEDGER) as ledger:
+        had = frozenset({*before, *ledger.meta().get(_HAD, ())})
+        with ledger.together():
+            ledger.set_meta({_HAD: sorted(had)})
+            ledger.forget([row.symbol for row in known if row.symbol not in symbols])
+    return had
+
+
+def _keep_summary(run: RunFolder, summary: dict[str, Any], progress: Progress) -> None:
+    """Write how it went, and say whose models of an earlier fit are gone."""
+    run.write(SUMMARY_FILE, summary)
+    with Ledger.open(run.fleet / LEDGER, readonly=False) as ledger:
+        ledger.set_meta({_HAD: []})
+    if told := [f"{symbol}: {why}" for symbol, why in summary["dropped"].items()]:
+        progress.note(f"{counted(len(told), 'model')} of an earlier fit dropped: {some(told, '; ', 3)}")
 
 
 def _as_frame(

@@ -16,6 +16,7 @@ import numpy as np
 
 from barcast.core.config import to_plain
 from barcast.core.errors import RunError, UsageError
+from barcast.core.lock import writer_lock
 from barcast.core.progress import Progress
 from barcast.core.runs import RunFolder, open_run, run_folder
 from barcast.core.texts import some
@@ -44,7 +45,6 @@ from barcast.pipeline.settings import from_run
 from barcast.pipeline.train import identity_of, in_one_spelling, refitted_market
 from barcast.pipeline.unfinished import failure_recorded
 from barcast.store import MarketStore
-from barcast.store.lock import writer_lock
 from barcast.windows.normalise import FittedScaler
 
 #: Models taken over in one transaction.

@@ -49,6 +49,7 @@ from barcast.pipeline.dataset import (
 )
 from barcast.pipeline.fit import fit_model
 from barcast.pipeline.fleet_rows import rows_of_table
+from barcast.pipeline.fleet_seen import LEANS_ON
 from barcast.pipeline.market import Market, session_times
 from barcast.pipeline.predict import score_rows
 from barcast.pipeline.settings import RunConfig, from_run
@@ -59,7 +60,7 @@ from barcast.windows.normalise import FittedScaler
 #: Blocks of `fit` that are forecast out of fold; the first of so many parts and one more only teaches.
 NUM_FOLDS = 4
 #: Where the forecasts are kept, in the folder of the ledger; and what run.json calls the run behind them.
-FOLDER, FACT = "universal", "universal"
+FOLDER, FACT = "universal", LEANS_ON
 
 
 @dataclass(frozen=True)

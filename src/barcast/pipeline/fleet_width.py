@@ -17,6 +17,7 @@ from barcast.core.arrays import I64
 from barcast.core.atomic import read_json, write_json
 from barcast.core.config import digest
 from barcast.core.errors import DataError, UsageError
+from barcast.core.lock import writer_lock
 from barcast.core.progress import Progress
 from barcast.core.runs import RunFolder
 from barcast.core.workspace import Workspace
@@ -31,7 +32,6 @@ from barcast.pipeline.fleet_universal import is_residual
 from barcast.pipeline.market import Market
 from barcast.pipeline.searched import stop_known
 from barcast.pipeline.settings import RunConfig, Sized
-from barcast.store.lock import writer_lock
 
 AUTO = "auto"
 #: How the choice is called where a search would be named.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import polars as pl
@@ -22,12 +22,13 @@ from barcast.pipeline.frame_rows import FrameRows
 
 _NAMES = ("fit", "stop", "weigh", "validation")
 MEASURED_BEFORE = "measured with a lighter preset before"
+NOT_GIVEN, DROPPED = "not given any more", "its model of an earlier fit is dropped"
 #: When finished symbols ended, and the digests of their models.
 Before: TypeAlias = Mapping[str, tuple[str, str]]
 
 
 def summary_of(
-    run: RunFolder, rows: FrameRows, data: FleetData, before: Before, started: float,
+    run: RunFolder, rows: FrameRows, data: FleetData, before: Before, had: Collection[str], started: float,
     forecasts: pl.DataFrame | None,
 ) -> dict[str, Any]:  # fmt: skip
     """Return the summary of a fit.
@@ -38,6 +39,8 @@ def summary_of(
         The rows with their segments.
     before : mapping
         What was finished before this call.
+    had : collection of str
+        Who had a model before it, and before calls that did not end.
     started : float
         When this call began, by ``time.perf_counter``.
     forecasts : polars frame, optional
@@ -48,6 +51,9 @@ def summary_of(
     done = [row for row in known if row.status == "done"]
     kept = [row for row in done if before.get(row.symbol) == (row.finished_at, row.content)]
     failures = _failures(rows, known)
+    gone = sorted({*had} - {row.symbol for row in done})
+    dropped = {symbol: failures.get(symbol, NOT_GIVEN) for symbol in gone}
+    failures |= {symbol: f"{why}; {DROPPED}" for symbol, why in dropped.items() if symbol in failures}
     presets = Counter(row.preset for row in done)
     fitted = Counter(_why(row, before) for row in done if row not in kept)
     summary = {
@@ -55,6 +61,7 @@ def summary_of(
         "failed_stocks": len(failures),
         "total_stocks": len(done) + len(failures),
         "failures": failures,
+        "dropped": dropped,
         "total_training_time_hours": (time.perf_counter() - started) / 3600,
         "computing_hours": sum(row.seconds for row in done) / 3600,
         "kept_from_before": len(kept),

@@ -5,6 +5,10 @@ and only where it had seen no label: rows decided after the last label that taug
 calibrated it became known. Both are scored on the same rows, session by session, and the interval of the
 difference comes from blocks of sessions, as in every comparison.
 
+Routed runs choose by labels of `route` who serves whom. What they chose by judges neither of two: rows are
+compared that lie after the labels that the champion chose by and after the first half of `route`, and who
+serves whom in the challenger is decided again, for the gate alone, by the labels known until then.
+
 A retrained model is first of all a *refresh*: the same recipe on newer bars. So the question is by default
 "not worse by more than a margin", and only with ``min_gain`` "better".
 """
@@ -34,6 +38,8 @@ from barcast.pipeline.forecast import prediction_rows
 from barcast.pipeline.market import Market
 from barcast.pipeline.predict import Forecasts, score_rows
 from barcast.pipeline.record import known_until, load_maps
+from barcast.pipeline.route import routed_by, served_rows
+from barcast.pipeline.routed_parts import is_routed, open_routes, recorded_parts
 from barcast.pipeline.settings import from_run
 
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -174,9 +180,12 @@ def compare_with_champion(
     market : Market
         The labelled rows that the challenger was trained on.
     """
-    own = read_predictions(challenger.predictions).filter(
-        pl.col("segment") == "route", pl.col("time") > pl.lit(fresh_from(champion))
-    )
+    after = compared_from(market, champion)
+    if is_routed(challenger):
+        own = routed_by(workspace, challenger, after)
+    else:
+        own = read_predictions(challenger.predictions, segment="route")
+    own = own.filter(pl.col("time") > pl.lit(after))
     rows = fresh_rows(market, champion)
     metric = "r2" if market.small_universe else "rank_ic"
     if not len(rows) or own.is_empty():
@@ -189,20 +198,32 @@ def compare_with_champion(
     return tuple(difference(one, metric, policy) for one in aligned)
 
 
-def fresh_from(champion: RunFolder) -> np.datetime64:
-    """Return the time after which a row is decided that an evaluated run cannot have seen the label of."""
-    return np.datetime64(known_until(champion), "us")
+def compared_from(market: Market, champion: RunFolder) -> np.datetime64:
+    """Return the time after which rows are compared: the evaluated champion saw the label of none of them.
+
+    Where runs are routed, the first half of the challenger's `route` is left to what it chooses by.
+    """
+    known = np.datetime64(known_until(champion), "us")
+    if not is_routed(champion):
+        return known
+    first, last = market.plan.spans["route"]
+    return max(known, market.bars.calendar.times[(first + last) // 2].astype("datetime64[us]"))
 
 
 def fresh_rows(market: Market, champion: RunFolder) -> np.ndarray:
-    """Return the rows (n,) of `route` with enough history that the champion has seen nothing of."""
+    """Return the rows (n,) of `route` with enough history that are compared."""
     decided = market.bars.calendar.times[market.bars.session]
-    fresh = market.rows_of("route") & enough_history(market) & (decided > fresh_from(champion))
+    fresh = market.rows_of("route") & enough_history(market) & (decided > compared_from(market, champion))
     return np.flatnonzero(fresh)
 
 
 def _rows_of(workspace: Workspace, run: RunFolder, market: Market, rows: np.ndarray) -> pl.DataFrame:
     """Return what a run's evaluation says of rows that came after it, by its own features and scaler."""
+    if is_routed(run):
+        parts = recorded_parts(workspace, run)
+        universal, fleet = (_rows_of(workspace, part, market, rows) for part in parts)
+        served = served_rows(universal, fleet, open_routes(run), run.name)
+        return served.with_columns(model=pl.lit(CHAMPION))
     config, state = from_run(run.read("config.json")), run.read("state.json")
     features = run_features(run, state["feature_set"])
     universe = np.isin(np.array(market.bars.symbols), np.array(state["universe"]))

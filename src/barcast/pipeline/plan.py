@@ -58,7 +58,13 @@ def check_is_network(model: str) -> None:
     UsageError
         Naming what plans those.
     """
-    if model_entry(model).kind != "network":
+    kind = model_entry(model).kind
+    if kind == "fleet":
+        raise UsageError(
+            f"only networks that all symbols share are planned: `{model}` fits a model for each symbol",
+            f"barcast fleet {model.removeprefix('fleet-')} --dry-run",
+        )
+    if kind != "network":
         raise UsageError(
             f"only networks are planned: `{model}` sees one row at a time and trains in seconds",
             f"barcast train {model} --dry-run",

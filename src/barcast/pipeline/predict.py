@@ -215,7 +215,7 @@ def predict(
         from barcast.pipeline.route import predict_routed  # local: it predicts by the runs that it joins
 
         return predict_routed(
-            workspace, run, symbols=symbols, asof=asof, allow_old=allow_old, progress=progress
+            workspace, run, symbols=symbols, asof=asof, allow_old=allow_old, progress=progress, save=save
         )
     found = _all_bars(workspace, config, asof)
     bars, now = found.bars, found.bars.calendar.times[-1]
@@ -243,7 +243,7 @@ def predict(
         quantiles=head.quantiles(outputs),
     )  # fmt: skip
     if not symbols and (not asof if save is None else save):
-        _keep_served(run, now, table)
+        keep_served(run, now, table)
     return _answer(run, config, bars, table, reasons, warnings)
 
 
@@ -272,7 +272,7 @@ def _answer(
     )
 
 
-def _keep_served(run: RunFolder, asof: np.datetime64, table: pl.DataFrame) -> None:
+def keep_served(run: RunFolder, asof: np.datetime64, table: pl.DataFrame) -> None:
     """Write down what was served of this session; what is there stays, another answer stands beside it."""
     name, count = str(asof).replace(":", ""), 1
     path = run.path / "live" / f"{name}.parquet"

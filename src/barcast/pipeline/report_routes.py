@@ -10,7 +10,7 @@ from barcast.core.runs import RunFolder
 from barcast.core.texts import Text
 from barcast.fleet.ledger import LEDGER, Ledger
 from barcast.pipeline.report_fleet import Z_95, number, reason_text
-from barcast.pipeline.route import open_routes
+from barcast.pipeline.routed_parts import open_routes
 from barcast.pipeline.settings import from_run
 from barcast.reports.fleet import Routing, Why
 

@@ -1,8 +1,8 @@
 """``barcast retrain``: the champion's recipe on the data as of now, a gate, and perhaps a new champion.
 
 Every step is found again when it was finished before (the challenger's training and its refit are runs like
-any other), so that a killed retrain goes on with the same command. The pointer is written when all else is
-known; only the history comes after it, and it decides nothing.
+any other; who serves whom takes seconds), so that a killed retrain goes on with the same command. The pointer
+is written when all else is known; only the history comes after it, and it decides nothing.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ import numpy as np
 from barcast.core.champion import ALIAS, Reign, champion_folder, read_champions
 from barcast.core.config import to_plain
 from barcast.core.errors import BarcastError, OverlapError, RunError, StoreBusyError, explained
+from barcast.core.lock import writer_lock
 from barcast.core.progress import Progress
 from barcast.core.runs import RunFolder, open_run
 from barcast.core.workspace import Workspace
 from barcast.evaluation.results import without_nan
+from barcast.pipeline.challenger import comes_first, recipe_of, train_challenger
 from barcast.pipeline.champion import promote
 from barcast.pipeline.compare import market_of
-from barcast.pipeline.fleet_universal import FACT, recorded_universal
 from barcast.pipeline.gate import (
     Difference,
     GatePolicy,
@@ -37,11 +38,7 @@ from barcast.pipeline.gate import (
 )
 from barcast.pipeline.market import load_market
 from barcast.pipeline.predict import Forecasts, predict
-from barcast.pipeline.searched import with_search
-from barcast.pipeline.settings import RunConfig, from_run
-from barcast.pipeline.train import train
-from barcast.pipeline.workflow import TrainedAndCompared, train_and_report
-from barcast.store.lock import writer_lock
+from barcast.pipeline.workflow import TrainedAndCompared
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,7 @@ class Retrained:
     challenger : str
         The evaluated run on the data as of now.
     serving : str
-        Its refit: what is promoted.
+        Its refit, what is promoted; a routed challenger itself, which serves by the refits of its two runs.
     cutoff : str
         The last session that the challenger knows.
     passes : bool
@@ -110,17 +107,13 @@ def retrain(
     OverlapError
         When another retrain of this workspace is at work.
     RunError
-        When there is no champion, or the run that it corrects is gone.
+        When there is no champion, or a run that it corrects or routes between is gone.
     """
     progress = progress or Progress(enabled=False)
     with _alone(workspace):
-        champion, evaluated, config = _recipe(workspace)
+        champion, evaluated = _champion(workspace)
         progress.note(f"champion: {champion.run}, since {champion.since}")
-        config = _on_what_is_known_now(workspace, evaluated, config, progress)
-        result = train_and_report(
-            workspace, config, final=True, report=report, keep_forecasts=False, progress=progress
-        )
-        assert result.final is not None
+        result = train_challenger(workspace, evaluated, report=report, progress=progress)
         found = _judge(workspace, champion, evaluated, result, policy or GatePolicy(), progress)
         if found.serving == champion.run:
             return found  # nothing was new: no attempt to write down
@@ -135,7 +128,8 @@ def retrain(
 def describe_retrain(workspace: Workspace, policy: GatePolicy | None = None) -> dict[str, Any]:
     """Return what `retrain` would do, without training anything."""
     policy = policy or GatePolicy()
-    champion, evaluated, config = _recipe(workspace)
+    champion, evaluated = _champion(workspace)
+    config = recipe_of(evaluated)
     market = load_market(workspace, config.data)
     times, cutoff = market.bars.calendar.times, str(evaluated.info["cutoff"])
     first, last = market.plan.spans["route"]
@@ -143,7 +137,7 @@ def describe_retrain(workspace: Workspace, policy: GatePolicy | None = None) -> 
     return {
         "champion": asdict(champion),
         "model": config.model,
-        "universal": evaluated.info.get(FACT, {}).get("run", ""),
+        "first": [run.name for run in comes_first(workspace, evaluated)],
         "champion_cutoff": cutoff,
         "cutoff": market.cutoff,
         "new_sessions": int((times > np.datetime64(cutoff)).sum()),
@@ -156,38 +150,15 @@ def describe_retrain(workspace: Workspace, policy: GatePolicy | None = None) -> 
     }
 
 
-def _recipe(workspace: Workspace) -> tuple[Reign, RunFolder, RunConfig]:
-    """Return the champion, the run that holds its evidence, and its recorded config."""
+def _champion(workspace: Workspace) -> tuple[Reign, RunFolder]:
+    """Return the champion and the run that holds its evidence."""
     champions = read_champions(workspace)
     if champions is None:
         raise RunError(
             "there is no champion to retrain", "barcast train lstm --final, then barcast promote RUN"
         )
     open_run(workspace, ALIAS)  # says so where its folder is gone
-    evaluated = open_run(workspace, champions.current.evaluated)
-    config = with_search(from_run(evaluated.read("config.json")), evaluated)
-    return champions.current, evaluated, config
-
-
-def _on_what_is_known_now(
-    workspace: Workspace, evaluated: RunFolder, config: RunConfig, progress: Progress
-) -> RunConfig:
-    """Return the recipe of a residual fleet on its universal model as of now, trained where it is not there.
-
-    Others are returned as they are.
-
-    Raises
-    ------
-    RunError
-        When the run that the champion corrects is gone, or another one now.
-    """
-    before = recorded_universal(workspace, evaluated)
-    if before is None:
-        return config
-    progress.note(f"{evaluated.name} corrects {before.run.name}, which comes first")
-    recipe = with_search(from_run(before.run.read("config.json")), before.run)
-    universal = train(workspace, recipe, progress=progress).run
-    return replace(config, options=replace(config.options, universal=universal.name))
+    return champions.current, open_run(workspace, champions.current.evaluated)
 
 
 def _judge(
@@ -195,8 +166,7 @@ def _judge(
     policy: GatePolicy, progress: Progress,
 ) -> Retrained:  # fmt: skip
     """Return what gate and health checks say; nothing is promoted yet."""
-    assert result.final is not None
-    run, final = result.run, result.final
+    run, final = result.run, result.final or result.run
     found = Retrained(champion, run.name, final.name, str(run.info["cutoff"]), False, False, "")
     if final.name == champion.run:
         return replace(

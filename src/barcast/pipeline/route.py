@@ -19,6 +19,7 @@ import polars as pl
 from barcast.core.atomic import atomic_path, write_text
 from barcast.core.config import to_plain
 from barcast.core.errors import RunError, UsageError
+from barcast.core.lock import writer_lock
 from barcast.core.predictions import conform, read_predictions, write_predictions
 from barcast.core.progress import Progress
 from barcast.core.runs import RunFolder, list_runs, open_run, run_folder, run_identity, start_run
@@ -30,15 +31,13 @@ from barcast.models.dedicated import RoutedConfig
 from barcast.models.registry import model_entry
 from barcast.pipeline.compare import REFERENCE, check_same_question
 from barcast.pipeline.fleet_universal import recorded_universal
-from barcast.pipeline.predict import Forecasts, predict
+from barcast.pipeline.predict import Forecasts, keep_served, predict
 from barcast.pipeline.record import check_market, known_until
+from barcast.pipeline.routed_parts import FACT, ROUTES, Parts, open_routes, recorded_parts
 from barcast.pipeline.settings import RunConfig, from_run
-from barcast.pipeline.unfinished import check_done, failure_recorded
+from barcast.pipeline.unfinished import failure_recorded
 from barcast.store import MarketStore
-from barcast.store.lock import writer_lock
 
-#: Who serves whom, and why.
-ROUTES = "routes.parquet"
 #: What run.json of a routed run has in common with that of the universal model.
 _SHARED = (
     "store_version", "cutoff", "data_key", "label_key", "data_digest", "market", "frequency", "calendar",
@@ -90,7 +89,7 @@ def runs_to_route(workspace: Workspace, universal: str = "", fleet: str = "") ->
     Raises
     ------
     RunError
-        When one is missing, unfinished, a refit, of the wrong kind, or asks another question.
+        When one is missing, or of the wrong kind.
     """
     done = [run for run in list_runs(workspace) if run.is_done and not run.info.get("final")]
     fleets = [run for run in done if _kind(run) == "fleet"]
@@ -111,7 +110,6 @@ def runs_to_route(workspace: Workspace, universal: str = "", fleet: str = "") ->
             f"`{first.name}` and `{second.name}` are no universal model and fleet",
             "barcast route UNIVERSAL FLEET, by the names that `barcast runs` lists",
         )
-    check_same_question([first, second])
     return first, second
 
 
@@ -141,14 +139,14 @@ def route_runs(
     Raises
     ------
     RunError
-        When the runs learned different targets: their scores could not stand in one table; or when the run
-        that the fleet corrects is gone.
+        When the runs are about other rows, labels or segments, or learned different targets: their scores
+        could not stand in one table; or when the run that the fleet corrects is gone.
     """
     progress = progress or Progress(enabled=False)
     started = time.perf_counter()
     for one in (universal, fleet):
         check_market(workspace, one)
-        check_done(one)
+    check_same_question([universal, fleet])
     recorded_universal(workspace, fleet)  # what a residual fleet corrects serves with it
     targets = [one.read("state.json")["target"] for one in (universal, fleet)]
     if targets[0] != targets[1]:
@@ -168,15 +166,28 @@ def route_runs(
         run = start_run(workspace, "routed", identity, config.plain(), {**facts, "model": "routed"})
         with failure_recorded(run):
             MarketStore.open(workspace.market).cite(info["store_version"], run.name)
-            routes = _decide(universal, fleet, config)
-            _write(run, universal, fleet, routes, started)
+            routes = _decide(Parts(universal, fleet), config)
+            _write(run, Parts(universal, fleet), routes, started)
     return Routed(run, universal.name, fleet.name, routes)
 
 
-def _decide(universal: RunFolder, fleet: RunFolder, config: RunConfig) -> pl.DataFrame:
-    frames, fates = [], _fates(fleet)
+def routed_by(workspace: Workspace, run: RunFolder, until: np.datetime64) -> pl.DataFrame:
+    """Return `route` rows of a routed run as if labels known until then alone had decided who serves whom.
+
+    What labels of `route` decided, the same labels cannot judge; later rows of these can be judged.
+    """
+    parts, config = recorded_parts(workspace, run), from_run(run.read("config.json"))
+    universal, fleet = (read_predictions(part.predictions, segment="route") for part in parts)
+    return served_rows(universal, fleet, _decide(parts, config, until), run.name)
+
+
+def _decide(parts: Parts, config: RunConfig, until: np.datetime64 | None = None) -> pl.DataFrame:
+    """Decide by the labels of `route`, or by those of them that were known until a session."""
+    frames, fates = [], _fates(parts.fleet)
     for horizon in config.data.horizons:
-        rows = _both(universal, fleet, horizon)
+        rows = _both(parts, horizon)
+        if until is not None:
+            rows = rows.filter(pl.col("known_at") <= pl.lit(until))
         symbols = pl.concat([rows["symbol"], pl.Series("symbol", list(fates), pl.String)]).unique().sort()
         own = pl.col("symbol").is_in([symbol for symbol, reason in fates.items() if not reason])
         known = rows.filter(own & pl.col("y").is_not_null() & pl.col("dedicated").is_not_null())
@@ -201,12 +212,10 @@ def _fates(fleet: RunFolder) -> dict[str, str]:
         return {row.symbol: "" if row.status == "done" else row.reason or row.status for row in ledger.rows()}
 
 
-def _both(universal: RunFolder, fleet: RunFolder, horizon: int) -> pl.DataFrame:
+def _both(parts: Parts, horizon: int) -> pl.DataFrame:
     """Return `route` rows of the universal run with the fleet's forecast beside, by symbol and time."""
     keys = ["symbol", "time"]
-    first, second = (
-        read_predictions(run.predictions, segment="route", horizon=horizon) for run in (universal, fleet)
-    )
+    first, second = (read_predictions(run.predictions, segment="route", horizon=horizon) for run in parts)
     beside = second.select(*keys, pl.col("y_hat").alias("dedicated"))
     return first.join(beside, on=keys, how="left").sort(keys)
 
@@ -222,14 +231,12 @@ def _evidence(symbols: pl.Series, found: Routing, horizon: int, fates: Mapping[s
     return frame.select(*first, *[name for name in frame.columns if name not in first])
 
 
-def _write(
-    run: RunFolder, universal: RunFolder, fleet: RunFolder, routes: pl.DataFrame, started: float
-) -> None:
+def _write(run: RunFolder, parts: Parts, routes: pl.DataFrame, started: float) -> None:
     from barcast.training.checkpoint import save_arrays
 
-    table = _joined(
-        read_predictions(universal.predictions), read_predictions(fleet.predictions), routes, run.name
-    )
+    universal = parts.universal
+    first, second = (read_predictions(part.predictions) for part in parts)
+    table = served_rows(first, second, routes, run.name)
     write_predictions(run.predictions, table)
     with atomic_path(run.path / ROUTES) as temporary:
         routes.write_parquet(temporary)
@@ -237,15 +244,15 @@ def _write(
     run.write("state.json", universal.read("state.json"))
     run.write("failures.json", universal.read("failures.json"))
     write_text(run.path / "quality.json", (universal.path / "quality.json").read_text(encoding="utf-8"))
-    write_text(run.path / "card.md", _card(run, universal, fleet, routes))
+    write_text(run.path / "card.md", _card(run, parts, routes))
     seen = table.filter(segment="route")["known_at"].max()
-    until = max(known_until(universal), known_until(fleet), _known(seen))
-    taught = max(str(one.info["taught_until"]) for one in (universal, fleet))
+    until = max(*(known_until(part) for part in parts), _known(seen))
+    taught = max(str(part.info["taught_until"]) for part in parts)
     run.update(
         status="done", taught_until=taught, chosen_until=until, best_score=None, num_predictions=len(table),
-        weights_bytes=sum(int(one.info["weights_bytes"]) for one in (universal, fleet)),
-        train_seconds=sum(float(one.info["train_seconds"]) for one in (universal, fleet)),
-        total_seconds=round(time.perf_counter() - started, 3),
+        weights_bytes=sum(int(part.info["weights_bytes"]) for part in parts),
+        train_seconds=sum(float(part.info["train_seconds"]) for part in parts),
+        total_seconds=round(time.perf_counter() - started, 3), **{FACT: parts.plain()},
     )  # fmt: skip
 
 
@@ -254,8 +261,10 @@ def _known(seen: object) -> str:
     return seen.isoformat().removesuffix("T00:00:00") if isinstance(seen, datetime) else ""
 
 
-def _joined(universal: pl.DataFrame, fleet: pl.DataFrame, routes: pl.DataFrame, name: str) -> pl.DataFrame:
-    """Return each symbol's rows from the model that serves it."""
+def served_rows(
+    universal: pl.DataFrame, fleet: pl.DataFrame, routes: pl.DataFrame, name: str
+) -> pl.DataFrame:
+    """Return each symbol's rows from the model that serves it, in the name of the routed run."""
     served = routes.filter(decision="dedicated").select("symbol", "horizon")
     keys = ["symbol", "horizon"]
     own = fleet.join(served, on=keys, how="semi")
@@ -268,46 +277,43 @@ def _joined(universal: pl.DataFrame, fleet: pl.DataFrame, routes: pl.DataFrame, 
     return conform(pl.concat(both).sort("horizon", "symbol", "time"))
 
 
-def _card(run: RunFolder, universal: RunFolder, fleet: RunFolder, routes: pl.DataFrame) -> str:
+def _card(run: RunFolder, parts: Parts, routes: pl.DataFrame) -> str:
     served = routes.filter(decision="dedicated")
     return (
-        f"# {run.name}\n\n- `{universal.name}` serves the symbols that `{fleet.name}` does not\n"
+        f"# {run.name}\n\n- `{parts.universal.name}` serves the symbols that `{parts.fleet.name}` does not\n"
         f"- {counted(len(served), 'symbol')} of {len(routes):,} are served by their own; why: {ROUTES}\n"
         "- decided on `route`: scores on that segment flatter it, `test` tells\n"
     )
 
 
-def open_routes(run: RunFolder) -> pl.DataFrame:
-    """Read who serves whom.
+def predict_routed(
+    workspace: Workspace, run: RunFolder, *, save: bool | None = None, **asked: Any
+) -> Forecasts:
+    """Forecast by the newest refits of both runs of a routed one, each for the symbols that it serves.
+
+    Options are those of `predict`.
 
     Raises
     ------
     RunError
-        When the file is not there.
+        Also when one of the two is gone, or has other weights than those that decided who serves whom; and
+        when the session is one that decided.
     """
-    path = run.path / ROUTES
-    if not path.is_file():
-        raise RunError(f"no routes in `{run.name}`: no file {path}", "barcast route makes it again")
-    return pl.read_parquet(path)
-
-
-def predict_routed(workspace: Workspace, run: RunFolder, **asked: Any) -> Forecasts:
-    """Forecast by both models of a routed run, each for the symbols it serves; options as of `predict`."""
-    options = from_run(run.read("config.json")).options
-    first, second = (
-        predict(workspace, open_run(workspace, name), **{**asked, "save": False})
-        for name in (options.universal, options.fleet)
-    )
-    table = _joined(first.table, second.table, open_routes(run), run.name)
+    parts = recorded_parts(workspace, run)
+    first, second = (predict(workspace, part, save=False, **asked) for part in parts)
+    table = served_rows(first.table, second.table, open_routes(run), run.name)
     reasons = first.reasons.filter(~pl.col("symbol").is_in(table["symbol"].unique().to_list()))
     if np.datetime64(known_until(run)) > np.datetime64(first.asof):
         raise RunError(
             f"`{run.name}` chose who serves whom by labels known until {known_until(run)}: a forecast as of "
             f"{first.asof} would have seen its own outcome",
-            f"by one of its runs alone: barcast predict {options.universal} --asof {first.asof}",
+            f"by one of its runs alone: barcast predict {parts.universal.name} --asof {first.asof}",
         )
+    table = table.sort(["horizon", "score"], descending=[False, True])
+    if not asked.get("symbols") and (not asked.get("asof") if save is None else save):
+        keep_served(run, np.datetime64(first.asof), table)
     return replace(
-        first, run=run.name, parent="", table=table.sort(["horizon", "score"], descending=[False, True]),
+        first, run=run.name, parent="", table=table,
         taught_until=max(first.taught_until, second.taught_until),
         chosen_until=max(first.chosen_until, second.chosen_until, known_until(run)), reasons=reasons,
         warnings=tuple(dict.fromkeys((*first.warnings, *second.warnings))),

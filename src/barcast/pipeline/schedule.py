@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from barcast.core.champion import champion_folder
@@ -22,16 +22,26 @@ TEMPLATES = {
 _USER_UNITS = "~/.config/systemd/user"
 
 
-def schedule(workspace: Workspace, kind: str) -> str:
+def schedule(workspace: Workspace, kind: str, options: Sequence[str] = ()) -> str:
     """Return a unit or a crontab line with this barcast and this workspace filled in, quoted for its reader.
+
+    Parameters
+    ----------
+    options : sequence of str
+        More words of the command that it runs, beside ``--promote-if-better --quiet``.
 
     Raises
     ------
     UsageError
-        On a kind that there is none of, or a path that its reader cannot hold.
+        On a kind that there is none of, a path that its reader cannot hold, or options for a timer.
     """
     if kind not in TEMPLATES:
         raise UsageError(f"no template `{kind}`", nearest(kind, TEMPLATES))
+    if options and kind == "systemd-timer":
+        raise UsageError(
+            f"a timer only says when, and has no use for {' '.join(options)}",
+            "leave them out here; --template systemd-service takes them",
+        )
     import jinja2
 
     environment = jinja2.Environment(
@@ -43,6 +53,7 @@ def schedule(workspace: Workspace, kind: str) -> str:
     quote: Callable[[str], str] = for_cron if kind == "cron" else for_systemd
     return environment.get_template(TEMPLATES[kind]).render(
         program=" ".join(map(quote, this_program())),
+        options="".join(f" {quote(word)}" for word in options),
         workspace=quote(str(workspace.root)),
         log=quote(str(champion_folder(workspace) / "retrain.log")),
         folder=_USER_UNITS,

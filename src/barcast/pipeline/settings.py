@@ -16,7 +16,6 @@ from barcast.core.config import (
     also_called,
     from_plain,
     items,
-    load_toml,
     meant,
     nearest,
     read_values,
@@ -25,6 +24,7 @@ from barcast.core.config import (
 )
 from barcast.core.errors import UsageError
 from barcast.core.workspace import Workspace
+from barcast.pipeline.settings_file import load_settings
 from barcast.planning.machine import is_target
 from barcast.tracking.config import track_settings
 from barcast.training.config import LATER_OPTIONS, TrainConfig, lr_for
@@ -340,7 +340,7 @@ def _tuned(told: Mapping[str, Any], model: str, file: Path | None) -> Tuned | No
     tuned = Tuned(**told)
     if tuned.model == model:
         return tuned
-    if file is not None and "tuned" in load_toml(file):
+    if file is not None and "tuned" in load_settings(file):
         raise UsageError(
             f"{file}: `{tuned.run}` chose these options for {tuned.model}, not {model}",
             f"barcast train {tuned.model} --config {file}",
@@ -369,7 +369,7 @@ def _from_files(
     check_workspace(workspace)
     sources = [(workspace.settings_file, workspace.settings)]
     if file is not None:
-        sources.append((file, load_toml(file)))
+        sources.append((file, load_settings(file)))
         _check_names(*sources[-1], allowed=TABLES)
     merged: dict[str, dict[str, Any]] = {name: {} for name in ("", *kinds)}
     for path, source in sources:

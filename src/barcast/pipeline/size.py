@@ -20,6 +20,7 @@ from typing import Any
 from barcast.core.atomic import read_json, write_json
 from barcast.core.config import digest, to_plain
 from barcast.core.errors import ResourceError, UsageError
+from barcast.core.lock import writer_lock
 from barcast.core.progress import Progress, clock, count
 from barcast.core.workspace import Workspace
 from barcast.models.registry import model_entry
@@ -35,7 +36,6 @@ from barcast.planning.network import beside_embeddings
 from barcast.planning.plan import Plan, make_plan
 from barcast.planning.rules import independent_labels
 from barcast.planning.workload import Workload
-from barcast.store.lock import writer_lock
 
 #: The network without any preset.
 DEFAULT = "default"

@@ -13,6 +13,7 @@ from barcast.core.atomic import write_text
 from barcast.core.bars import MIN_SYMBOLS
 from barcast.core.config import digest
 from barcast.core.errors import UsageError
+from barcast.core.lock import writer_lock
 from barcast.core.predictions import write_predictions
 from barcast.core.progress import Progress, clock, count
 from barcast.core.runs import RunFolder, run_folder, run_identity
@@ -40,7 +41,6 @@ from barcast.pipeline.searched import check_search_knows_nothing_later, inherit_
 from barcast.pipeline.settings import RunConfig, from_run, server_of
 from barcast.pipeline.unfinished import check_done, failure_recorded
 from barcast.pipeline.warm import WarmSource, source_of_refit, warm_source
-from barcast.store.lock import writer_lock
 from barcast.windows.index import own_bars
 
 if TYPE_CHECKING:

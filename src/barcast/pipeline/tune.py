@@ -27,6 +27,7 @@ from typing import Any
 from barcast.core.atomic import read_json, write_json, write_text
 from barcast.core.config import to_plain, to_toml
 from barcast.core.errors import RunError, UsageError
+from barcast.core.lock import writer_lock
 from barcast.core.progress import Progress
 from barcast.core.runs import command_line, command_to_type, run_identity
 from barcast.core.workspace import Workspace
@@ -36,9 +37,9 @@ from barcast.pipeline.market import Market, load_market
 from barcast.pipeline.search import Search, run_parallel, run_serial
 from barcast.pipeline.searched import stop_known
 from barcast.pipeline.settings import DataConfig, RunConfig, resolve
+from barcast.pipeline.size import TIME_BUDGET
 from barcast.pipeline.train import in_one_spelling
 from barcast.pipeline.trials import Bench, with_options
-from barcast.store.lock import writer_lock
 from barcast.training.config import TrainConfig
 from barcast.tuning.space import Space, make_space
 from barcast.tuning.study import COMPLETE, TrialRecord, open_study
@@ -139,6 +140,7 @@ def plan_search(
     file: Path | None = None,
     space_file: Path | None = None,
     *,
+    minutes: float | None = None,
     compare_sizes: bool = False,
     progress: Progress | None = None,
 ) -> tuple[RunConfig, Space]:
@@ -147,12 +149,23 @@ def plan_search(
     Settings files say where the search starts. ``size`` fixes the options that it stands for; ``auto`` is
     chosen as `resolve` does, with ``compare_sizes``.
 
+    Parameters
+    ----------
+    minutes : float, optional
+        Those of the search. ``auto`` has as many, but no more than it has without a search: a longer search
+        is for more trials, not for larger networks.
+
     Raises
     ------
     UsageError
         On an option or a value that makes no sense, in any file or flag.
     """
-    asked = resolve(workspace, model, flags, file, compare_sizes=compare_sizes, progress=progress)
+    flags = dict(flags or {})
+    budget = min(minutes, TIME_BUDGET) if minutes is not None and flags.get("size") == "auto" else None
+    asked = resolve(
+        workspace, model, {**flags, "time_budget": budget}, file, compare_sizes=compare_sizes,
+        progress=progress,
+    )  # fmt: skip
     config = replace(asked, tuned=None)
     if config.train is not None and (config.num_seeds > 1 or config.train.warm_start):
         raise UsageError(
@@ -160,7 +173,7 @@ def plan_search(
             "search first, then barcast train --tuned TUNE --seeds 5",
         )
     entry = model_entry(model)
-    given = {name: value for name, value in (flags or {}).items() if value is not None}
+    given = {name: value for name, value in flags.items() if value is not None}
     sized = {name for preset in entry.sizes.values() for name in preset} if "size" in given else set()
     fixed = {*given, *sized}
     kinds: dict[str, type] = {"data": DataConfig, model: entry.config}

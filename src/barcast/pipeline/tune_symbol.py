@@ -24,6 +24,7 @@ import numpy as np
 from barcast.core.atomic import write_json
 from barcast.core.config import to_plain
 from barcast.core.errors import DataError, RunError, UsageError
+from barcast.core.lock import writer_lock
 from barcast.core.progress import Progress
 from barcast.core.runs import RunFolder, command_line, run_identity
 from barcast.core.workspace import Workspace
@@ -42,7 +43,6 @@ from barcast.pipeline.symbol_file import check_mergeable, merge_own, toml_of
 from barcast.pipeline.symbol_space import own_table, symbol_space
 from barcast.pipeline.train import in_one_spelling
 from barcast.store import MarketStore
-from barcast.store.lock import writer_lock
 from barcast.tuning.space import Space
 from barcast.tuning.study import COMPLETE, TrialRecord, open_study
 

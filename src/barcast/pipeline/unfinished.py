@@ -8,8 +8,8 @@ from typing import Any
 
 from barcast.core.errors import RunError
 from barcast.core.interruption import Interrupted
+from barcast.core.lock import is_locked
 from barcast.core.runs import RunFolder
-from barcast.store.lock import is_locked
 
 DONE, RUNNING, INTERRUPTED, FAILED = "done", "running", "interrupted", "failed"
 

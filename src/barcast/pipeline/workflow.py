@@ -190,6 +190,21 @@ def describe(
     }
 
 
+def compare_and_report(
+    workspace: Workspace, run: RunFolder, *, report: bool = True, progress: Progress | None = None
+) -> TrainedAndCompared:
+    """Compare a run that is made of finished ones, forecast by it, and write its report.
+
+    The forecasts are shown, but not kept as served.
+    """
+    progress = progress or Progress(enabled=False)
+    market = market_again(workspace, run, progress)
+    compared = compare_runs(workspace, [run], market=market, progress=progress)
+    forecasts = _forecasts(workspace, run, "", progress, save=False)
+    path = write_run_report(workspace, run, compared, market, forecasts) if report else None
+    return TrainedAndCompared(run, compared, path, None, forecasts)
+
+
 def report_again(
     workspace: Workspace, run: RunFolder, *, open_test: bool = False, progress: Progress | None = None
 ) -> Path:

@@ -32,11 +32,11 @@ from barcast.core.atomic import read_json, sweep_leftovers, write_json
 from barcast.core.bars import Bars
 from barcast.core.calendar import Calendar
 from barcast.core.errors import DataError, explained
+from barcast.core.lock import writer_lock
 from barcast.store.adjust import to_bars
 from barcast.store.beside import BesideTables
 from barcast.store.birth import refuse_lost_description
 from barcast.store.info import Compaction, StoreInfo, VersionNote, When
-from barcast.store.lock import writer_lock
 from barcast.store.meta import StoreMeta
 from barcast.store.names import resolve_names
 from barcast.store.sessions import calendar_of

@@ -17,7 +17,7 @@ class TrackConfig:
     """The table ``[track]`` of a workspace's ``barcast.toml``. Being online is not in it: it is asked for."""
 
     adapters: tuple[str, ...] = ()
-    """Trackers that follow every training of the workspace."""
+    """Trackers that follow every ``train``, ``fleet trees | lstm | gru`` and ``retrain`` of the workspace."""
     project: str = "barcast"
     """SwanLab project, MLflow experiment, TensorBoard folder."""
     workspace: str = ""

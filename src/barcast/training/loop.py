@@ -351,7 +351,7 @@ class _Loop:
         self.progress.note(f"resuming at step {self.state.step} of epoch {self.state.epoch + 1}")
 
     def finish(self) -> FitResult:
-        """Leave the chosen weights in the network and in the run, and drop the checkpoint."""
+        """Leave the chosen weights in the network and in the run."""
         state = self.state
         if self.fixed_steps is None and state.best_step:
             self.network.load_state_dict(self.best)

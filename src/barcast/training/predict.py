@@ -18,7 +18,7 @@ from barcast.training.memory import memory_explained
 from barcast.training.networks import TrainingData
 from barcast.training.precision import plain_float32
 from barcast.training.threads import one_thread_each
-from barcast.windows.gather import Batch, Resident, gather_stretches, gather_windows
+from barcast.windows.gather import Batch, Resident, gather_stretches, gather_windows, rows_on_device
 from barcast.windows.index import Stretches, cut_stretches
 from barcast.windows.shards import Shards, Which
 
@@ -49,8 +49,7 @@ def predict_stop(
         return rows[wanted], np.zeros((0, data.resident.target.shape[1]), np.float32)
 
     def gather(resident: Resident, part: Which) -> Batch:
-        assert isinstance(part, Stretches)
-        return gather_stretches(resident, part, window, length)
+        return gather_stretches(resident, rows_on_device(part, resident.inputs.device), window, length)
 
     size = max(config.batch_size // length // GRID_PARTS, 1)
     return rows[wanted], _outputs(network, data.panel, grid, size, gather, num_threads)[wanted]
@@ -75,8 +74,7 @@ def predict_windows(
         return np.zeros((0, host.target.shape[1]), np.float32)
 
     def gather(resident: Resident, part: Which) -> Batch:
-        assert not isinstance(part, Stretches)
-        return gather_windows(resident, torch.from_numpy(part).to(resident.inputs.device), look_back)
+        return gather_windows(resident, rows_on_device(part, resident.inputs.device), look_back)
 
     def show(done: int) -> None:
         if progress is not None and progress.due():

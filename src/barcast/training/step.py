@@ -25,7 +25,7 @@ from barcast.training.networks import TrainingData, make_optimizer
 from barcast.training.precision import LOWEST_SCALE, DivergedError, LossScaling, arithmetic, autocast
 from barcast.training.sections import WAITING, Sections
 from barcast.training.threads import Workers
-from barcast.windows.gather import Batch, gather_stretches, gather_windows
+from barcast.windows.gather import Batch, gather_stretches, gather_windows, rows_on_device
 from barcast.windows.index import Stretches
 
 T = TypeVar("T")
@@ -213,7 +213,6 @@ class Stepper:
     def _loss_of(self, part: tuple[int, Which], num_labels: int, step: int) -> Tensor:
         """Return the loss of one part, whose draws follow from the seed, the step and its number."""
         number, which = part
-        self.sections.enter("gather")
         batch = gather(which, self.data, self.config, self.sections)
         assert batch.target is not None
         self.sections.enter("forward")
@@ -236,13 +235,13 @@ class Stepper:
 
 
 def gather(which: Which, data: TrainingData, config: TrainConfig, sections: Sections) -> Batch:
-    """Gather what a batch, or a part of it, reads."""
-    resident, which = data.place(which)
-    if isinstance(which, Stretches):
-        return gather_stretches(resident, which, config.look_back_window, config.stretch_length)
+    """Gather what a batch, or a part of it, reads; before that its shard and its rows come to the device."""
     sections.enter("transfer")
-    rows = torch.from_numpy(which).to(resident.inputs.device)
+    resident, which = data.place(which)
+    rows = rows_on_device(which, resident.inputs.device)
     sections.enter("gather")
+    if isinstance(which, Stretches):
+        return gather_stretches(resident, rows, config.look_back_window, config.stretch_length)
     return gather_windows(resident, rows, config.look_back_window)
 
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from barcast.core.arrays import I64
 from barcast.windows.index import Stretches
 
 
@@ -49,6 +51,19 @@ class Batch:
     target: Tensor | None = None
 
 
+def rows_on_device(which: I64 | Stretches, device: torch.device | str) -> Tensor:
+    """Bring what a batch is made of to the device.
+
+    Returns
+    -------
+    Tensor, shape (B,) or (3, B)
+        Rows; of stretches their first row, and where their life starts and stops.
+    """
+    if isinstance(which, Stretches):
+        which = np.stack([which.first, which.life_start, which.life_stop])
+    return torch.from_numpy(which).to(device)
+
+
 def gather_windows(data: Resident, rows: Tensor, look_back: int) -> Batch:
     """Gather the windows that end at ``rows`` (B,), left-padded with zeros where the life is shorter."""
     steps = torch.arange(look_back - 1, -1, -1, device=rows.device)
@@ -59,13 +74,10 @@ def gather_windows(data: Resident, rows: Tensor, look_back: int) -> Batch:
     return Batch(inputs, data.symbol[rows], 1, data.target[rows][:, None, :])
 
 
-def gather_stretches(data: Resident, stretches: Stretches, look_back: int, length: int) -> Batch:
-    """Gather stretches of ``look_back - 1 + length`` bars with ``length`` targets each."""
-    device = data.inputs.device
-    first = torch.from_numpy(stretches.first).to(device)
-    start = torch.from_numpy(stretches.life_start).to(device)[:, None]
-    stop = torch.from_numpy(stretches.life_stop).to(device)[:, None]
-    index = first[:, None] + torch.arange(1 - look_back, length, device=device)
+def gather_stretches(data: Resident, stretches: Tensor, look_back: int, length: int) -> Batch:
+    """Gather stretches (3, B) of ``look_back - 1 + length`` bars with ``length`` targets each."""
+    first, start, stop = stretches[..., None].unbind()
+    index = first + torch.arange(1 - look_back, length, device=stretches.device)
     inside = (index >= start) & (index < stop)
     safe = torch.minimum(torch.maximum(index, start), stop - 1)
     inputs = data.inputs[safe] * inside[..., None]

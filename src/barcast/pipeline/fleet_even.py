@@ -1,0 +1,68 @@
+"""Symbols that lighter presets were measured on get the one that was asked for, where the limits allow it.
+
+Lighter fits are dropped when all others are there, and what they took is kept in the same transaction: a call
+that is killed after it measures nothing anew, and ends with the same models as one that was not. A budget is
+another matter: what it gave lighter presets, and what it measured, keeps them, whatever later calls may take.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from barcast.core.config import to_plain
+from barcast.core.progress import Progress
+from barcast.core.texts import counted
+from barcast.fleet.budget import only_measured
+from barcast.fleet.calibrate import Measured
+from barcast.fleet.ledger import Ledger
+from barcast.fleet.limits import Limits
+
+#: Names among the ledger's plain values: whether fits came since all was even, whether a budget ever chose
+#: presets, and what fits took that were dropped.
+_DUE, _BUDGET, _DROPPED = "uneven", "budget", "dropped"
+
+
+def fits_begin(ledger: Ledger, *, budget: bool) -> None:
+    """Note that fits come of which some may measure lighter presets, and whether a budget chooses them."""
+    ledger.set_meta({_DUE: True, **({_BUDGET: True} if budget else {})})
+
+
+def dropped_fits(ledger: Ledger, settings: str) -> list[Measured]:
+    """Return what fits took that were dropped here, as long as settings (a digest) are the same."""
+    told = ledger.meta().get(_DROPPED, {})
+    return [Measured(**each) for each in told["fits"]] if told.get("settings") == settings else []
+
+
+def even_out(
+    ledger: Ledger, ladder: Sequence[str], settings: str, limits: Limits, base_bytes: int, progress: Progress
+) -> bool:
+    """Make those pending again that have a lighter preset only because it was measured on them.
+
+    Parameters
+    ----------
+    ladder : sequence of str
+        Presets, light to heavy; the last is the one that was asked for.
+    settings : str
+        Digest of what all fits share.
+    base_bytes : int
+        Memory of the process tree without workers.
+
+    Returns
+    -------
+    bool
+        Whether there are any.
+    """
+    told = ledger.meta()
+    if not told.get(_DUE):
+        return False
+    known = [Measured.of_row(row) for row in ledger.rows(status=["done"])]
+    found = [] if told.get(_BUDGET) else only_measured(ladder, known, limits, base_bytes)
+    fits = {(each.symbol, each.preset): each for each in (*dropped_fits(ledger, settings), *found)}
+    with ledger.together():
+        ledger.set_meta({_DUE: False})
+        if found:
+            ledger.set_meta({_DROPPED: {"settings": settings, "fits": to_plain(list(fits.values()))}})
+            ledger.reset([each.symbol for each in found])
+    if found:
+        progress.note(f"{counted(len(found), 'symbol')} measured with lighter presets get `{ladder[-1]}` too")
+    return bool(found)
