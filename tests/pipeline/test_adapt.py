@@ -17,7 +17,8 @@ from barcast.core.workspace import Workspace
 from barcast.pipeline.adapt import HELD_OUT, _dataset, _new_symbols, _with_rows_for, adapt, held_out_labels
 from barcast.pipeline.data import import_data
 from barcast.pipeline.market import load_market
-from barcast.pipeline.predict import newest_run, predict, score_rows
+from barcast.pipeline.predict import newest_run, predict
+from barcast.pipeline.scoring import score_rows
 from barcast.pipeline.settings import from_run, resolve
 from barcast.pipeline.train import refit, train
 from barcast.sources.options import ImportOptions

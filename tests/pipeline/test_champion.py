@@ -18,7 +18,7 @@ from barcast.core.predictions import read_predictions
 from barcast.core.runs import RunFolder, list_runs, open_run
 from barcast.core.workspace import Workspace
 from barcast.pipeline import champion as room
-from barcast.pipeline import predict as serving
+from barcast.pipeline import serving_notes
 from barcast.pipeline.compare import market_of
 from barcast.pipeline.dataset import build_dataset, run_features
 from barcast.training.checkpoint import load_arrays, save_arrays
@@ -143,7 +143,7 @@ def test_as_of_a_day_that_the_refit_knows_more_than_its_parent_answers(spare, ca
 
 def test_an_old_champion_says_how_its_refit_takes_its_place(spare, capsys, monkeypatch):
     old, final, _ = three(spare)
-    monkeypatch.setattr(serving, "OLD_SESSIONS", -1)
+    monkeypatch.setattr(serving_notes, "OLD_SESSIONS", -1)
     for promoted in (False, True):
         if promoted:
             assert run("promote", final.name, "-w", spare) == 0

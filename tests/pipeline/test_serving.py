@@ -17,6 +17,7 @@ from barcast.core.errors import UsageError
 from barcast.core.runs import list_runs, open_run
 from barcast.core.workspace import Workspace
 from barcast.pipeline import predict as room
+from barcast.pipeline import serving_notes
 from barcast.pipeline.compare import compare_runs, market_of
 from barcast.pipeline.naive import NaiveTables
 from barcast.pipeline.predict import newest_run
@@ -113,7 +114,7 @@ def test_the_advice_to_refit_does_what_it_says(spare, capsys, monkeypatch):
     assert len(refits) == 2 and refits[newest]["chosen_until"] == str(days[-1])
     assert run("train", "--refit", name, "-w", spare, "--asof", days[-60], "--quiet", "--no-report") == 0
     assert ask(spare, capsys)[1]["run"] == newest  # made later, but it knows less
-    monkeypatch.setattr(room, "TOO_OLD_SESSIONS", -1)
+    monkeypatch.setattr(serving_notes, "TOO_OLD_SESSIONS", -1)
     capsys.readouterr()
     assert run("predict", name, "-w", spare, "--quiet") == 5
     assert hint(capsys.readouterr().err)[:3] == ["train", "--refit", name]
@@ -193,7 +194,7 @@ def test_a_mistake_in_the_table_of_the_reference_is_said_before_anything_is_trai
 
 def test_a_cutoff_beyond_the_data_is_said_and_does_not_hide_old_bars(spare, capsys, monkeypatch):
     last = sessions_of(spare)[-1]
-    monkeypatch.setattr(room, "_today", lambda: last + timedelta(days=30))
+    monkeypatch.setattr(serving_notes, "_today", lambda: last + timedelta(days=30))
 
     def said(day):
         return " ".join(ask(spare, capsys, "--asof", day)[1]["warnings"])

@@ -20,7 +20,7 @@ from barcast.core.runs import RunFolder
 from barcast.core.workspace import Workspace
 from barcast.features import FeatureSet
 from barcast.labels import forward_labels, trailing_volatility
-from barcast.pipeline import predict as serving
+from barcast.pipeline import scoring
 from barcast.pipeline.dataset import make_panel, make_target
 from barcast.pipeline.forecast import ScoreMap, fit_target_map
 from barcast.pipeline.market import (
@@ -86,7 +86,7 @@ class Recorded:
 
     def score_and_volatility(self, bars: Bars, rows: I64) -> tuple[F64, F64]:
         """Return scores (n, H) and trailing volatility (n,) through the path that serves predictions."""
-        return serving.score_rows(
+        return scoring.score_rows(
             self.workspace, self.run, self.config, self.state, bars, self.features, self.universe(bars), rows
         )
 

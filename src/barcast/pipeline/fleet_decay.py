@@ -42,8 +42,9 @@ from barcast.pipeline.fleet_rows import TURNOVER_BARS, rows_of_table
 from barcast.pipeline.fleet_seen import fleet_run
 from barcast.pipeline.fleet_universal import refuse_residual
 from barcast.pipeline.market import VOLATILITY_BARS, load_bars
-from barcast.pipeline.predict import output_rows, run_head, serving_run
+from barcast.pipeline.predict import serving_run
 from barcast.pipeline.record import check_market, known_until, load_maps
+from barcast.pipeline.scoring import output_rows, run_head
 from barcast.pipeline.settings import RunConfig, from_run
 from barcast.pipeline.unfinished import check_done
 from barcast.store import MarketStore

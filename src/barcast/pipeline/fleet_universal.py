@@ -51,7 +51,7 @@ from barcast.pipeline.fit import fit_model
 from barcast.pipeline.fleet_rows import rows_of_table
 from barcast.pipeline.fleet_seen import LEANS_ON
 from barcast.pipeline.market import Market, session_times
-from barcast.pipeline.predict import score_rows
+from barcast.pipeline.scoring import score_rows
 from barcast.pipeline.settings import RunConfig, from_run
 from barcast.pipeline.warm import weights_digest
 from barcast.splits.cross_validation import Fold, purged_folds

@@ -36,10 +36,11 @@ from barcast.evaluation.words import METRIC_NAMES
 from barcast.pipeline.dataset import enough_history, run_features
 from barcast.pipeline.forecast import prediction_rows
 from barcast.pipeline.market import Market
-from barcast.pipeline.predict import Forecasts, score_rows
+from barcast.pipeline.predict import Forecasts
 from barcast.pipeline.record import known_until, load_maps
 from barcast.pipeline.route import routed_by, served_rows
 from barcast.pipeline.routed_parts import is_routed, open_routes, recorded_parts
+from barcast.pipeline.scoring import score_rows
 from barcast.pipeline.settings import from_run
 
 CHAMPION, CHALLENGER = "champion", "challenger"

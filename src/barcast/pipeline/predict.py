@@ -1,52 +1,36 @@
-"""``barcast predict``: the next sessions' forecast for every symbol, from a finished run.
-
-Only the rows that the answer depends on are computed: the look-back of every symbol's last bar and the
-features' warm-up before it. That cut history gives the same values as the whole one is what the audit checks.
-"""
+"""``barcast predict``: the next sessions' forecast for every symbol, from a finished run."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from barcast.core.arrays import F64, I64, Bools
+from barcast.core.arrays import I64
 from barcast.core.atomic import atomic_path, refuse_folder
 from barcast.core.bars import Bars
-from barcast.core.calendar import exchange_days
-from barcast.core.champion import is_champion
 from barcast.core.errors import RunError, UsageError
 from barcast.core.predictions import read_predictions, write_predictions
 from barcast.core.progress import Progress
-from barcast.core.runs import RunFolder, command_to_type, list_runs, open_run
+from barcast.core.runs import RunFolder, list_runs, open_run
 from barcast.core.texts import Text
 from barcast.core.workspace import Workspace
-from barcast.features import FeatureSet
-from barcast.labels import trailing_volatility
-from barcast.models.heads import PLAIN, Head, head_of
-from barcast.models.registry import model_entry
-from barcast.pipeline.attributes import attribute_values, identity_codes
-from barcast.pipeline.dataset import embedding_index, make_panel, normalised, run_features
-from barcast.pipeline.fleet_engine import look_back_of
+from barcast.pipeline.dataset import run_features
 from barcast.pipeline.forecast import live_rows
-from barcast.pipeline.load import load_model
-from barcast.pipeline.market import VOLATILITY_BARS, CheckedBars, load_bars
+from barcast.pipeline.market import CheckedBars, load_bars
 from barcast.pipeline.record import check_known_by, check_market, known_until, load_maps, of_another_market
+from barcast.pipeline.scoring import output_rows, run_head
+from barcast.pipeline.serving_notes import age_warnings, session_warnings, unknown_warnings
 from barcast.pipeline.settings import RunConfig, from_run, server_of
 from barcast.pipeline.unfinished import check_done
 from barcast.store import MarketStore
 from barcast.windows.index import MIN_BARS, own_bars
-from barcast.windows.normalise import FittedScaler, check_coverage
+from barcast.windows.normalise import check_coverage
 
-#: Sessions since the last training label: a warning, then a refusal.
-OLD_SESSIONS, TOO_OLD_SESSIONS = 63, 252
-#: Sessions that a store may be behind today before somebody must have forgotten to update it.
-STALE_SESSIONS = 5
 #: Said of forecasts whose score map is zero.
 NO_SIZE = Text(
     "no size could be calibrated on `weigh`: only the order of the scores is a forecast",
@@ -221,14 +205,14 @@ def predict(
     bars, now = found.bars, found.bars.calendar.times[-1]
     run = serving_run(workspace, run, now)
     state = run.read("state.json")
-    warnings = [*_age_warnings(workspace, run, bars, asof, allow_old), *_session_warnings(bars, asof)]
+    warnings = [*age_warnings(workspace, run, bars, asof, allow_old), *session_warnings(bars, asof)]
     universe = np.isin(np.array(bars.symbols), np.array(state["universe"]))
     at = len(bars.calendar) - 1
     if not state["small_universe"]:
         check_coverage(bars.session, universe[bars.symbol_of_row], at)
     wanted = MarketStore.open(workspace.market).resolve(symbols) or _own_symbols(config, state)
     last_rows, reasons = _rows_and_reasons(found, at, wanted or (*bars.symbols, *found.without_bars))
-    warnings += _unknown_warnings(bars, last_rows, state["vocabulary"])
+    warnings += unknown_warnings(bars, last_rows, state["vocabulary"])
     features = run_features(run, state["feature_set"])
     progress.note(f"predicting {len(last_rows)} symbols as of {now} with {run.name}")
     outputs, volatility = output_rows(workspace, run, config, state, bars, features, universe, last_rows)
@@ -316,83 +300,6 @@ def _all_bars(workspace: Workspace, config: RunConfig, asof: str) -> CheckedBars
     return load_bars(workspace, replace(config.data, symbols=(), limit=0, asof=asof))
 
 
-def _age_warnings(workspace: Workspace, run: RunFolder, bars: Bars, asof: str, allow_old: bool) -> list[Text]:
-    info = run.info
-    taught = info["taught_until"]
-    # A refit as of the same session can answer it; one that knows what came later cannot.
-    until = ["--asof", str(bars.calendar.times[-1])] if asof else []
-    parent = info.get("parent", run.name)
-    command = command_to_type(workspace, "train", "--refit", parent, *until)
-    if not asof and is_champion(workspace, run.name):
-        command += f" && {command_to_type(workspace, 'promote', parent)}"
-    later = bars.calendar.times > np.datetime64(taught)
-    age = int(later.sum()) // bars.calendar.bars_per_day
-    if age > TOO_OLD_SESSIONS and not allow_old:
-        anyway = command_to_type(workspace, "predict", run.name, *until, "--allow-old")
-        raise RunError(
-            f"`{run.name}` was taught by labels known until {taught}, {age} trading days before the forecast",
-            f"refit it on everything known: {command}   (or as it is: {anyway})",
-        )
-    if age <= OLD_SESSIONS:
-        return []
-    return [
-        Text(
-            f"{run.name} was taught by labels known until {taught} only, {age} trading days ago; refit it on "
-            f"everything known before you use a forecast: {command}",
-            f"{run.name} 只学到 {taught} 为止已知的标签，距今 {age} 个交易日；"
-            f"使用预测前请用全部已知数据重新拟合：{command}",
-        )
-    ]
-
-
-def _session_warnings(bars: Bars, asof: str) -> list[Text]:
-    """Say which session answers for a day without one, and when it is clearly older than it should be."""
-    last, today = bars.calendar.days[-1].item(), _today()
-    if asof and (asked := datetime.fromisoformat(asof).date()) != last:
-        text = Text(
-            f"as of {asof}: the last stored session up to then is {last}",
-            f"截至 {asof}：到那时为止仓库中的最后一个交易日是 {last}",
-        )
-        return [text, *_stale_warnings(bars, last, min(asked, today))]
-    return [] if asof else _stale_warnings(bars, last, today)
-
-
-def _stale_warnings(bars: Bars, last: date, today: date) -> list[Text]:
-    """Say when the newest bar is clearly older than ``today``."""
-    missed = len(exchange_days(bars.calendar.name, last + timedelta(days=1), today)) if last < today else 0
-    if missed <= STALE_SESSIONS:
-        return []
-    return [
-        Text(
-            f"the newest bar is of {last}, about {missed} sessions before {today}: these forecasts start "
-            f"there. Bring newer bars (barcast data update), or say --asof {last} to mean it",
-            f"最新一根 K 线是 {last}，距 {today} 约 {missed} 个交易日：预测从那时起算。"
-            f"请更新数据（barcast data update），或用 --asof {last} 明确指定",
-        )
-    ]
-
-
-def _today() -> date:
-    return datetime.now(UTC).date()
-
-
-def _unknown_warnings(bars: Bars, rows: I64, vocabulary: Sequence[str]) -> list[Text]:
-    """Say how many forecast symbols taught the run nothing."""
-    known = set(vocabulary)
-    unknown = [name for row in rows if (name := bars.symbols[bars.symbol_of_row[row]]) not in known]
-    if not unknown:
-        return []
-    names = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
-    return [
-        Text(
-            f"{len(unknown)} of {len(rows)} symbols never taught this run ({names}): their forecasts come "
-            "from their bars alone, with an unknown identity",
-            f"{len(rows)} 个标的中有 {len(unknown)} 个未参与本次训练（{names}）："
-            "其预测只来自自身的 K 线，身份按未知处理",
-        )
-    ]
-
-
 def _rows_and_reasons(found: CheckedBars, at: int, wanted: Sequence[str]) -> tuple[I64, pl.DataFrame]:
     """Return the last row of each symbol that can be predicted, and why the others cannot."""
     bars = found.bars
@@ -452,74 +359,3 @@ def _why_not(bars: Bars, at: int, age: I64, position: int) -> Text | None:
             f"历史太短：自上市或长缺口以来只有 {age[stop - 1]} 根 K 线，至少需要 {MIN_BARS} 根",
         )
     return None
-
-
-def run_head(config: RunConfig) -> Head:
-    """Return what the outputs of a run's model mean; a tabular one has a single output for each horizon."""
-    return head_of(config.data.target) if config.train is not None else PLAIN
-
-
-def score_rows(
-    workspace: Workspace, run: RunFolder, config: RunConfig, state: Mapping[str, Any], bars: Bars,
-    features: FeatureSet, universe: Bools, last_rows: I64,
-) -> tuple[F64, F64]:  # fmt: skip
-    """Return scores (n, H) and volatility (n,) of the wanted rows, computing only what they depend on."""
-    outputs, volatility = output_rows(workspace, run, config, state, bars, features, universe, last_rows)
-    return run_head(config).scores(outputs).astype(np.float64), volatility
-
-
-def output_rows(
-    workspace: Workspace, run: RunFolder, config: RunConfig, state: Mapping[str, Any], bars: Bars,
-    features: FeatureSet, universe: Bools, last_rows: I64,
-) -> tuple[F64, F64]:  # fmt: skip
-    """Return outputs (n, H * W) and volatility (n,) of rows, computing only what they depend on."""
-    look_back = look_back_of(config)
-    keep = needed_rows(bars, last_rows, look_back, max(features.max_warmup, VOLATILITY_BARS) + 1)
-    tail = bars.take(keep)
-    rows = (np.cumsum(keep) - 1)[last_rows]
-    panel = make_panel(tail, features, None, "", cached=False)
-    scaler = state["scaler"]
-    fitted = None if scaler is None else FittedScaler(np.array(scaler["mean"]), np.array(scaler["std"]))
-    inputs = normalised(panel, tail, features, fitted, universe)
-    model = load_model(run, config, state)
-    volatility = trailing_volatility(tail, VOLATILITY_BARS)[rows]
-    kind = model_entry(config.model).kind
-    if kind == "tabular":
-        return np.asarray(model.predict(inputs[rows]), np.float64), volatility
-    if kind == "fleet":
-        from barcast.pipeline.fleet_residual import with_universal_forecast  # local: it predicts itself
-        from barcast.pipeline.fleet_rows import rows_to_serve
-
-        own = model.scores(rows_to_serve(tail, inputs, len(config.data.horizons)), rows)
-        return with_universal_forecast(workspace, run, config, bars, last_rows, own), volatility
-    from barcast.training.networks import make_resident
-    from barcast.training.predict import predict_windows
-
-    vocabulary, known = tuple(state["vocabulary"]), state.get("attributes", {})
-    values = attribute_values(MarketStore.open(workspace.market), tuple(known), tail.symbols)
-    embedding = identity_codes(embedding_index(tail.symbols, vocabulary), values, known)
-    nothing = np.full((len(tail), len(config.data.horizons) * run_head(config).width), np.nan, np.float32)
-    resident = make_resident(
-        inputs, embedding[tail.symbol_of_row], tail.life_start, nothing, "cpu",
-        anchored=features.window_normalised,
-    )  # fmt: skip
-    return predict_windows(model, resident, rows, look_back).astype(np.float64), volatility
-
-
-def needed_rows(bars: Bars, last_rows: I64, look_back: int, warmup: int) -> Bools:
-    """Return the rows that the windows of ``last_rows`` depend on, shape (R,).
-
-    These are all rows from the oldest session in any window on (session statistics read every symbol there),
-    and ``warmup`` own bars before them.
-    """
-    keep = np.zeros(len(bars), bool)
-    if not len(last_rows):
-        return keep
-    first = np.maximum(last_rows - look_back + 1, bars.life_start[last_rows])
-    oldest = int(bars.session[first].min())
-    needed = bars.session >= oldest
-    counts = np.bincount(bars.symbol_of_row[needed], minlength=bars.num_symbols)
-    starts = np.maximum(bars.offsets[1:] - counts - warmup, bars.offsets[:-1])
-    for start, stop in zip(starts, bars.offsets[1:], strict=True):
-        keep[start:stop] = True
-    return keep
