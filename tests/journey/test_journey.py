@@ -193,12 +193,12 @@ def test_naive_rows_are_kept_in_bounds_and_made_again_when_their_rule_changes(sp
 
 
 def test_a_forecast_says_who_made_it_and_how_old_its_bars_are(place, capsys, monkeypatch):
-    from barcast.pipeline import predict as room
+    from barcast.pipeline import serving_notes
 
     name, ask = lstm_run(place).name, ["predict", lstm_run(place).name, "-w", place, "--quiet"]
     last = date.fromisoformat(list_runs(Workspace(place))[0].info["cutoff"])
     for days, is_old in ((6, False), (30, True)):
-        monkeypatch.setattr(room, "_today", lambda days=days: last + timedelta(days=days))
+        monkeypatch.setattr(serving_notes, "_today", lambda days=days: last + timedelta(days=days))
         capsys.readouterr()
         assert run(*ask) == 0
         said = capsys.readouterr().out
