@@ -3,6 +3,8 @@
 import itertools
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -77,25 +79,35 @@ class SoakTable:
     path = Path(__file__).parents[1] / "benchmarks" / "results" / "soak.md"
 
     def __init__(self) -> None:
-        self.rows: list[tuple[str, str, bool]] = []
+        self.rows: list[tuple[str, str, bool, str]] = []
 
-    def add(self, room: str, what: str, passed: bool) -> None:
-        """Note one result."""
-        self.rows.append((room, what, passed))
+    def add(self, room: str, what: str, passed: bool, found: str = "") -> None:
+        """Note one result, before it is asserted; ``found`` is what was measured, where that may change."""
+        self.rows.append((room, what, passed, found))
+
+    @contextmanager
+    def judging(self, room: str, what: str) -> Iterator[list[str]]:
+        """Note whether a block with assertions came to its end, and what it put into the list it is given."""
+        passed, found = False, []
+        try:
+            yield found
+            passed = True
+        finally:
+            self.add(room, what, passed, ", ".join(found))
 
     def write(self) -> None:
         """Write the table, sorted by room, with the day of each; rows of what did not run are kept."""
-        results = {(room, what): passed for room, what, passed in self.rows}
+        results = {
+            (room, what): ("passed" if passed else "FAILED") + (f": {found}" if found else "")
+            for room, what, passed, found in self.rows
+        }
         head = ["| room | what | result | on |", "| --- | --- | --- | --- |"]
         today = datetime.now(UTC).date()
         kept = []
         if self.path.is_file():
             lines = self.path.read_text(encoding="utf-8").splitlines()[2:]
             kept = [line for line in lines if tuple(map(str.strip, line.split("|")[1:3])) not in results]
-        new = [
-            f"| {room} | {what} | {'passed' if passed else 'FAILED'} | {today} |"
-            for (room, what), passed in results.items()
-        ]
+        new = [f"| {room} | {what} | {result} | {today} |" for (room, what), result in results.items()]
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_text("\n".join([*head, *sorted(kept + new)]) + "\n", encoding="utf-8")
 

@@ -28,6 +28,14 @@ def measured(made):
     return measure_decay(symbols, made.reference, made.since, CHARTS, cohorts={"industry": industry})
 
 
+def measured_from(made, begins):
+    """The report where rows of each symbol since training begin at a session of its own."""
+    symbols, industry = zip(*((f"S{s:03d}", f"I{i}") for s, i in enumerate(made.industry)), strict=True)
+    rows = made.since.take(made.since.session >= begins[made.since.symbol])
+    cohorts = {"industry": industry}
+    return measure_decay(symbols, made.reference, rows, CHARTS, cohorts=cohorts, begins=begins)
+
+
 def measured_all(num_markets, first_seed=0, **options):
     return [measured(market(first_seed + seed, **options)) for seed in range(num_markets)]
 
@@ -131,6 +139,34 @@ def test_a_symbol_that_hardly_had_an_opinion_does_not_rule_the_chart():
     awake = measure_decay(symbols, before, with_small(made.since, 1e-3), CHARTS).pooled
     assert awake.since == pytest.approx(silent.since, abs=0.01)
     assert awake.alarm is None
+
+
+def test_models_that_are_watched_later_delay_no_other():
+    """Twenty of eighty, most of an industry among them, were fitted again 200 sessions into the time since."""
+    again = [*range(0, 48, 4), 1, 2, 3, 5, 6, 7, 9, 10]
+    begins = np.where(np.isin(np.arange(80), again), 500, 300)
+    quiet = [measured_from(market(7000 + seed, num_symbols=80), begins) for seed in range(60)]
+    planted = [
+        measured_from(market(7500 + s, num_symbols=80, skill=0.3, off=range(80), off_after=60), begins)
+        for s in range(10)
+    ]
+    assert is_sound(pooled_alarms, quiet, planted)
+    assert share(cohort_alarms(report, "industry") for report in quiet) <= QUIET_CHARTS
+    assert max(report.pooled.known_at for report in planted if report.pooled.alarm) < 500
+    for report in quiet:  # an industry of which eight in twenty are watched is not watched yet
+        first, second, *_ = report.cohorts["industry"]
+        assert first.num_watched < 0.3 * second.num_watched
+
+
+def test_few_models_that_are_watched_already_are_no_market():
+    """One of forty was taken over: beside nobody its gain would be 0, and the charts one symbol's."""
+    begins = np.where(np.arange(40) == 7, 300, 500)
+    made = market(8000, skill=0.4)
+    report = measured_from(made, begins)
+    later = measured_from(made, np.full(40, 500))
+    assert report.pooled == later.pooled and report.naming.named == later.naming.named
+    nobody = measured_from(made, np.where(np.arange(40) == 7, 300, 560))
+    assert nobody.naming.num_judged == 0 and "no block" in nobody.pooled.reason
 
 
 def test_a_storm_alone_is_no_decay():

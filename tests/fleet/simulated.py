@@ -12,7 +12,7 @@ from barcast.fleet.driver import Driver
 from barcast.fleet.executors.base import Finished
 from barcast.fleet.floor import Job
 from barcast.fleet.limits import Limits
-from barcast.fleet.work import SymbolResult
+from barcast.fleet.work import Begun, SymbolResult
 
 MB = 1 << 20
 LADDER = ("extreme", "fast", "standard", "high")
@@ -92,12 +92,12 @@ class Workers:
             else SymbolResult(name, unit.preset, "done", own * machine.slow(machine.now), held, self.rows[name], model=b"m" * 100)
             for name, own in zip(unit.symbols, seconds, strict=True)
         )  # fmt: skip
-        dies = machine.kills.get(unit.symbols[0], 0) > 0
-        if dies:
-            machine.kills[unit.symbols[0]] -= 1
+        deadly = [name for name in unit.symbols if machine.kills.get(name, 0) > 0]
+        for name in deadly:
+            machine.kills[name] -= 1
         self.ends += 1
         finished = Finished(
-            unit, () if dies else results, "killed by SIGKILL" if dies else "", memory_bytes=held
+            unit, () if deadly else results, "killed by SIGKILL" if deadly else "", memory_bytes=held
         )
         heapq.heappush(self.heap, (machine.now + took, self.ends, worker, finished))
 
@@ -133,6 +133,15 @@ class MemoryLedger:
             for symbol in unit.symbols:
                 assert symbol not in self.results, f"{symbol} is fitted twice"
                 self.started[symbol] = unit.preset
+
+    def begun(self):
+        last = {symbol: unit for what, unit in self.log if what == "start" for symbol in unit.symbols}
+        units = {unit.symbols: unit.preset for symbol, unit in last.items() if symbol not in self.results}
+        return [
+            Begun(preset, symbols)
+            for symbols, preset in units.items()
+            if len(symbols) > 1 and all(last[each].symbols == symbols for each in symbols)
+        ]
 
     def finish(self, results):
         for each in results:

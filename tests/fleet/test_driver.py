@@ -1,12 +1,16 @@
 """Whole fleets on a simulated machine: budgets, memory, lost workers, signals, resume; and a small real one."""
 
+import itertools
 import os
+import re
 import signal
 from collections import Counter
 
 import numpy as np
 import pytest
+import typer
 
+from barcast.cli.app import app
 from barcast.core.errors import DataError, ResourceError
 from barcast.core.interruption import Interrupted, signals_taken
 from barcast.core.progress import Progress
@@ -17,7 +21,7 @@ from barcast.fleet.floor import DIED, Job
 from barcast.fleet.ledger import Ledger
 from barcast.fleet.ledger_rows import Wanted
 from barcast.fleet.limits import Limits
-from barcast.fleet.work import FitSource, SymbolResult
+from barcast.fleet.work import TRY_AGAIN, FitSource, SymbolResult
 from tests.fleet.simulated import LADDER, MB, Machine, MemoryLedger, candidates, driven, lognormal
 
 WORKERS = 4
@@ -173,6 +177,33 @@ def test_a_lost_unit_is_tried_once_more_then_failed_with_its_reason():
     assert "; about 4.07G of memory at most" in summary.render()
 
 
+def test_a_symbol_that_kills_its_workers_fails_alone_however_many_share_its_unit():
+    """Twice as a whole, then in halves; what one kill from outside hits goes on as the unit that it was."""
+    machine, who, units = Machine(kills={"S00037": 99}), candidates(100), {"batch_size": 16, "mixed": True}
+    _, summary, _ = driven(machine, who, workers=WORKERS, **units)
+    assert list(summary.failed) == ["S00037"] and summary.failed["S00037"].startswith(DIED)
+    assert len(summary.done) == 99 and not summary.universal
+    assert summary.num_lost <= 2 + 4  # of 16 at most: two, then one a halving
+    guilty = [unit.symbols for _, unit in machine.fits if "S00037" in unit.symbols]
+    assert guilty[0] == guilty[1] and len(guilty[0]) > 1 and guilty[-1] == ("S00037",)
+    assert all(len(after) <= -(-len(before) // 2) for before, after in itertools.pairwise(guilty[1:]))
+    machine = Machine(kills={"S00037": 1})
+    _, summary, _ = driven(machine, who, workers=WORKERS, **units)
+    once = [unit for _, unit in machine.fits if "S00037" in unit.symbols]
+    assert [unit.attempt for unit in once] == [1, 2] and once[0].symbols == once[1].symbols
+    assert len(summary.done) == 100
+
+
+def test_what_to_do_about_a_failure_is_a_command_that_there_is():
+    machine, ledger = Machine(kills={"S00020": 5}), MemoryLedger()
+    driven(machine, candidates(60), ledger, workers=WORKERS)
+    command = typer.main.get_command(app).commands["fleet"].commands["retry-failed"]
+    options = {name for option in command.params for name in option.opts}
+    for todo in (ledger.results["S00020"].todo, TRY_AGAIN):
+        assert "`barcast fleet retry-failed" in todo
+        assert set(re.findall(r"--[a-z-]+", todo)) <= options
+
+
 def test_bad_symbols_fail_alone_and_a_market_of_them_says_so():
     who = candidates(60)
     _, summary, _ = driven(Machine(bad=frozenset(("S00003", "S00004"))), who, workers=WORKERS)
@@ -219,6 +250,35 @@ def test_a_killed_driver_goes_on_and_fits_at_most_one_unit_a_worker_twice():
         assert len(twice) <= WORKERS
         assert max(fits.values()) <= 2
         assert {unit.attempt for _, unit in machine.fits if unit.symbols[0] in twice} <= {1, 2}
+
+
+@pytest.mark.parametrize("kill_after", [0, 10, 60, 120])
+@pytest.mark.parametrize("budget", [None, 1000.0])
+def test_what_was_together_when_the_driver_was_killed_is_so_again(kill_after, budget):
+    """Whenever that was, while presets were measured too: what a unit saved is of use to the same alone."""
+    machine, who, ledger = Machine(), candidates(200), MemoryLedger()
+    commit, options = ledger.finish, {"workers": WORKERS, "batch_size": 16, "mixed": True, "budget": budget}
+
+    def dies(results):
+        if len(ledger.results) >= kill_after:
+            raise MemoryError("killed")
+        commit(results)
+
+    ledger.finish = dies
+    with pytest.raises(MemoryError):
+        driven(machine, who, ledger, **options)
+    ledger.finish, before = commit, len(machine.fits)
+    lost = {(each.preset, each.symbols) for each in ledger.begun()}
+    assert lost and all(len(symbols) > 1 for _, symbols in lost)
+    rest = who.only(np.array([i for i, s in enumerate(who.symbols) if s not in ledger.results]))
+    rows = dict(zip(who.symbols, who.rows.tolist(), strict=True))
+    known = [
+        Measured(s, r.preset, rows[s], r.seconds, r.memory_bytes, 100) for s, r in ledger.results.items()
+    ]
+    _, summary, _ = driven(machine, rest, ledger, known=known, **options)
+    assert set(ledger.results) == set(who.symbols) and len(summary.done) == len(rest.symbols)
+    again = [(unit.preset, unit.symbols) for _, unit in machine.fits[before:]]
+    assert set(again) >= lost and len(set(again)) == len(again)
 
 
 def test_a_signal_keeps_what_is_at_work_and_begins_nothing_more():

@@ -204,7 +204,7 @@ def test_noise_seldom_looks_like_behaviour_of_ones_own(tmp_path, soak_table):
     for seed in range(1, 26):
         place = workspace(tmp_path / str(seed), np.full(NUM_OLD + 3, 0.0), epochs=2, seed=seed)
         alarms.append(adapt(place, evaluated_of(place)).helps)
-    soak_table.add("adapt", f"25 markets of noise: it helps on {sum(alarms)}, at most 2", sum(alarms) <= 2)
+    soak_table.add("adapt", "25 markets of noise: it helps on at most 2", sum(alarms) <= 2, str(sum(alarms)))
     assert sum(alarms) <= 2
 
 

@@ -177,6 +177,52 @@ def test_symbols_are_fitted_again_and_the_others_taken_over(few, tmp_path, monke
     assert differing(root, old.name, new.name) == set(again)
 
 
+def test_one_refreshed_symbol_neither_blocks_the_others_nor_restarts_their_watch(few, tmp_path):
+    root = tmp_path / "ws"
+    subprocess.run(["cp", "-r", str(few), str(root)], check=True)
+    old = decay_module.stored_fleet(Workspace(root))
+    serial = FleetHow(executor="serial")
+    first = refresh_module.fleet_refresh(Workspace(root), ["SYM20"], how=serial)
+    second = refresh_module.fleet_refresh(Workspace(root), ["SYM21"], how=serial)
+    assert (first.of, second.of) == (old.name, first.run) and second.fitted == ("SYM21",)
+    assert decay_module.stored_fleet(Workspace(root)).name == second.run  # of two that know as much
+    assert barcast.predict(evaluation(root), workspace=root, allow_old=True).run == second.run
+    assert differing(root, old.name, second.run) == {"SYM20", "SYM21"}
+    for known in (["SYM20"], ["SYM20", "SYM21"]):
+        with pytest.raises(RunError, match="knows all that the store does of SYM20"):
+            refresh_module.fleet_refresh(Workspace(root), known, how=serial)
+    before, after = (barcast.fleet_decay(run, workspace=root) for run in (old.name, second.run))
+    watched = str(DAYS[KNOWN]), str(DAYS[ALL - 3])
+    assert (after.since, after.until) == (before.since, before.until) == watched
+    (report,) = after.reports.values()
+    assert report.naming.num_judged == len(NAMES) - 2 and len(report.inputs) == 12
+    named = set(after.named())
+    assert len(named & set(FEW)) >= 4 and len(named - set(FEW)) <= 1
+    later = barcast.fleet_decay(second.run, workspace=root, since=str(DAYS[KNOWN + 40]))
+    assert later.since == str(DAYS[KNOWN + 40])
+    with pytest.raises(UsageError, match="known until " + str(DAYS[KNOWN - 1])):
+        barcast.fleet_decay(second.run, workspace=root, since=str(DAYS[KNOWN - 1]))
+
+
+def test_models_taken_over_from_an_evaluation_leave_its_test_sealed(few, tmp_path, monkeypatch):
+    root = tmp_path / "ws"
+    subprocess.run(["cp", "-r", str(few), str(root)], check=True)
+    name, serial = evaluation(root), FleetHow(executor="serial")
+    new = refresh_module.fleet_refresh(Workspace(root), ["SYM20"], name, how=serial).run
+    seen: list[ForecastRows] = []
+    plain = decay_module.measure_decay
+
+    def watched(symbols, reference, since, *rest, **more):
+        seen.extend((reference, since))
+        return plain(symbols, reference, since, *rest, **more)
+
+    monkeypatch.setattr(decay_module, "measure_decay", watched)
+    assert barcast.fleet_decay(new, workspace=root).since == str(DAYS[KNOWN])
+    assert not any(set(range(460, KNOWN)) & set(rows.session.tolist()) for rows in seen)
+    with pytest.raises(UsageError, match="sealed"):
+        barcast.fleet_decay(new, workspace=root, since=str(DAYS[470]))
+
+
 def differing(root, *runs) -> set[str]:
     """Return of which symbols two runs say different things."""
     scores = [

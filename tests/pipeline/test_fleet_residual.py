@@ -20,11 +20,13 @@ from barcast.core.workspace import Workspace
 from barcast.evaluation.metrics import rank_ic
 from barcast.fleet.ledger import LEDGER, Ledger
 from barcast.pipeline import fleet_universal
-from barcast.pipeline.dataset import make_target
-from barcast.pipeline.fleet_residual import CALIBRATION, SLOPES
-from barcast.pipeline.fleet_universal import NUM_FOLDS, stored_scores, unseen_scores
+from barcast.pipeline.dataset import build_dataset, make_target, run_features
+from barcast.pipeline.fleet_lessons import lessons_of
+from barcast.pipeline.fleet_residual import CALIBRATION, SLOPES, Residual, halves_of_weigh
+from barcast.pipeline.fleet_universal import NUM_FOLDS, Universal, stored_scores, unseen_scores
+from barcast.pipeline.fleet_weights import cross_weighed
 from barcast.pipeline.market import load_market
-from barcast.pipeline.settings import DataConfig
+from barcast.pipeline.settings import DataConfig, from_run
 from tests.journey.test_journey import TINY
 from tests.tracking.fake import tracked_by_default
 
@@ -149,6 +151,39 @@ def test_a_forecast_is_the_calibrated_universal_one_plus_the_slope_times_its_own
     (evidence,) = shown.slopes
     assert evidence["slope"] == slopes["SYM05"] and evidence["industry"] == "odd"
     assert evidence["market_slope"] > 0 and evidence["industry_slope"] > 0
+
+
+def test_no_outcome_has_a_part_in_the_weights_that_it_judges(spare):
+    ridge, fleet, workspace = named(spare, "ridge"), named(spare, "fleet-trees"), Workspace(spare)
+    data = from_run(fleet.read("config.json")).data
+    market = load_market(workspace, data)
+    dataset = build_dataset(market, workspace, run_features(fleet, data.features), tabular=True)
+    session, known = market.bars.session, market.labels.last_known_at
+    halves = halves_of_weigh(dataset)
+    (_, late), (_, early) = halves
+    assert early.sum() + late.sum() == len(dataset.rows_to_judge("weigh"))
+    for by, judged in halves:
+        earlier, later = sorted((by, judged), key=lambda rows: session[rows].min())
+        assert known[earlier].max() < session[later].min() and min(by.sum(), judged.sum()) > 300
+    lessons = lessons_of(dataset, "length")
+    other = dataset.target.copy()
+    other[early] *= -3
+    changed = replace(lessons, data=replace(lessons.data, target=other))
+    with Ledger.open(fleet.fleet / LEDGER) as ledger:
+        found, again = (cross_weighed(ledger, each, halves) for each in (lessons, changed))
+    alone = dataset.market.bars.symbol_of_row == NAMES.index(SHORT)
+    assert np.isfinite(found[(early | late) & ~alone]).all() and np.isnan(found[alone]).all()
+    np.testing.assert_array_equal(found[early], again[early])
+    assert (found[late & ~alone] != again[late & ~alone]).mean() > 0.9
+
+    def served(rows):
+        raise AssertionError("weights of all of `weigh` judge rows of it")
+
+    base = np.zeros(dataset.target.shape)
+    residual = Residual(Universal.of(ridge), (1.0,), base, dataset, ("",) * NUM, None)
+    residual.conclude(fleet, served)
+    slopes, _ = joined(fleet)
+    assert sorted(slopes) == NAMES[:-1]
 
 
 def test_history_cut_at_a_session_gives_the_forecast_of_the_table(place):

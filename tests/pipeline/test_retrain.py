@@ -412,21 +412,21 @@ def test_a_retrain_killed_at_random_moments_ends_like_one_that_was_not(spare, gr
     calm = tmp_path / "calm"
     subprocess.run(["cp", "-r", str(grown), str(calm)], check=True)
     command = [sys.executable, "-m", "barcast", "retrain", "--promote-if-better", "--no-report", "-q", "-w"]
-    subprocess.run([*command, str(calm)], check=True)
-    rng = np.random.default_rng(0)
-    for patience in np.sort(rng.uniform(0.5, 8.0, 12)):
-        process = subprocess.Popen([*command, str(spare)], stdout=subprocess.DEVNULL)
-        time.sleep(patience)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        assert champion(spare) in (champion(calm), champion(grown))
-    subprocess.run([*command, str(spare)], check=True)
-    weights = [
-        {run.name: run.weights.read_bytes() for run in list_runs(Workspace(root))} for root in (calm, spare)
-    ]
-    equal = weights[0] == weights[1] and champion(spare) == champion(calm)
-    soak_table.add("pipeline", "SIGKILL at 12 random moments of a retrain", equal)
-    assert equal
+    with soak_table.judging("pipeline", "SIGKILL at 12 random moments of a retrain"):
+        subprocess.run([*command, str(calm)], check=True)
+        rng = np.random.default_rng(0)
+        for patience in np.sort(rng.uniform(0.5, 8.0, 12)):
+            process = subprocess.Popen([*command, str(spare)], stdout=subprocess.DEVNULL)
+            time.sleep(patience)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            assert champion(spare) in (champion(calm), champion(grown))
+        subprocess.run([*command, str(spare)], check=True)
+        weights = [
+            {run.name: run.weights.read_bytes() for run in list_runs(Workspace(root))}
+            for root in (calm, spare)
+        ]
+        assert weights[0] == weights[1] and champion(spare) == champion(calm)
 
 
 # --- schedules ---------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 import json
 import shutil
 import subprocess
-from functools import partial
 
 import numpy as np
 import polars as pl
@@ -16,9 +15,7 @@ from barcast.core.errors import RunError
 from barcast.core.predictions import read_predictions, write_predictions
 from barcast.core.runs import list_runs, open_run
 from barcast.core.workspace import Workspace
-from barcast.pipeline import fleet as fleet_room
 from barcast.pipeline.compare import market_of
-from barcast.pipeline.fleet import FleetHow
 from barcast.pipeline.gate import GatePolicy, compare_with_champion, compared_from
 from barcast.pipeline.record import known_until
 from barcast.pipeline.route import routed_by
@@ -190,8 +187,7 @@ def mean_rank_ic(scores: pl.DataFrame, outcomes: pl.DataFrame) -> float:
     return float(np.mean(found))
 
 
-def test_a_routed_champion_is_retrained_with_the_runs_that_it_routes_between(spare, capsys, monkeypatch):
-    monkeypatch.setattr(fleet_room, "FleetHow", partial(FleetHow, executor="serial"))  # workers start slowly
+def test_a_routed_champion_is_retrained_with_the_runs_that_it_routes_between(spare, capsys):
     old, ridge, fleet = routed_of(spare), named(spare, "ridge"), named(spare, "fleet-trees")
     assert run("promote", old.name, "-w", spare) == 0
     nothing = barcast.retrain(workspace=spare, report=False)

@@ -389,11 +389,11 @@ def test_a_dead_worker_costs_its_trial_nothing_but_time(place, monkeypatch, caps
 
 @pytest.mark.soak
 def test_workers_that_die_again_and_again(place, monkeypatch, soak_table):
-    killed = kill_workers(monkeypatch, 5)
-    done = search(place, trials=8, parallel=2)
-    assert {r.number for r in done.trials if r.state == "lost"} == set(killed)
-    assert done.num_trials == 8 and len({str(r.options) for r in done.trials if r.is_tried}) == 8
-    soak_table.add("tune", "5 workers killed in a search of 8 trials by 2 processes", True)
+    with soak_table.judging("tune", "5 workers killed in a search of 8 trials by 2 processes"):
+        killed = kill_workers(monkeypatch, 5)
+        done = search(place, trials=8, parallel=2)
+        assert {r.number for r in done.trials if r.state == "lost"} == set(killed)
+        assert done.num_trials == 8 and len({str(r.options) for r in done.trials if r.is_tried}) == 8
 
 
 def test_options_that_kill_every_process_are_given_up(tmp_path):

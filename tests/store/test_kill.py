@@ -104,21 +104,21 @@ def test_a_version_is_seen_whole_while_the_next_is_written(market):
 def test_import_and_update_killed_at_every_touch_of_the_disk(market, monkeypatch, soak_table):
     monkeypatch.setattr("barcast.pipeline.ingest._PART_FILES", 3)
     folder, first, frame = market
-    total, _, _ = run("import", folder / "clean", folder / "first", 0)
-    for when in range(1, total + 1):
-        kill_import(folder, first, when)
-    total, _, _ = run("update", folder / "clean", folder / "late", 0)
-    for when in range(1, total + 1):
-        shutil.rmtree(folder / "w")
-        import_data(folder / "w", folder / "first", RAW)
-        kill_update(folder, first, frame, when)
-    soak_table.add("store", f"import killed at each touch of the disk; update at each of {total}", True)
+    imports, _, _ = run("import", folder / "clean", folder / "first", 0)
+    updates, _, _ = run("update", folder / "clean", folder / "late", 0)
+    with soak_table.judging("store", f"import killed at each touch of the disk; update at each of {updates}"):
+        for when in range(1, imports + 1):
+            kill_import(folder, first, when)
+        for when in range(1, updates + 1):
+            shutil.rmtree(folder / "w")
+            import_data(folder / "w", folder / "first", RAW)
+            kill_update(folder, first, frame, when)
 
 
 @pytest.mark.soak
 def test_killed_at_random_moments(market, soak_table):
     folder, first, frame = market
-    for _ in range(30):
-        kill_import(folder, first, "random", seconds=0.4)
-        kill_update(folder, first, frame, "random", seconds=0.4)
-    soak_table.add("store", "import and update killed at 30 random moments each", True)
+    with soak_table.judging("store", "import and update killed at 30 random moments each"):
+        for _ in range(30):
+            kill_import(folder, first, "random", seconds=0.4)
+            kill_update(folder, first, frame, "random", seconds=0.4)

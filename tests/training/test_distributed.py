@@ -252,23 +252,22 @@ def test_a_dead_process_stops_all_and_the_same_command_goes_on(market, tmp_path)
 
 @pytest.mark.soak
 def test_two_processes_resumed_are_bit_equal(market, tmp_path, soak_table):
-    found = []
-    for name, seconds in (("straight", None), ("killed", 0.3), ("again", 1.0)):
-        root = shutil.copytree(market, tmp_path / name)
-        command = ("barcast", "train", "lstm", "-w", root, *FLAGS)
-        if seconds is not None:
+    with soak_table.judging("training", "two processes, one killed, resumed to the same bits"):
+        found = []
+        for name, seconds in (("straight", None), ("killed", 0.3), ("again", 1.0)):
+            root = shutil.copytree(market, tmp_path / name)
+            command = ("barcast", "train", "lstm", "-w", root, *FLAGS)
+            if seconds is not None:
+                child = torchrun(*command)
+                while not list(root.glob("runs/*/checkpoint.safetensors")):
+                    time.sleep(0.02)
+                time.sleep(seconds)
+                os.kill(min(children_of(child.pid)), signal.SIGKILL)
+                output_of(child)
             child = torchrun(*command)
-            while not list(root.glob("runs/*/checkpoint.safetensors")):
-                time.sleep(0.02)
-            time.sleep(seconds)
-            os.kill(min(children_of(child.pid)), signal.SIGKILL)
-            output_of(child)
-        child = torchrun(*command)
-        assert output_of(child) and child.returncode == 0
-        found.append(weights(trained(root).path))
-    equal = all(torch.equal(w, other[key]) for other in found[1:] for key, w in found[0].items())
-    soak_table.add("training", "two processes, one killed, resumed to the same bits", equal)
-    assert equal
+            assert output_of(child) and child.returncode == 0
+            found.append(weights(trained(root).path))
+        assert all(torch.equal(w, other[key]) for other in found[1:] for key, w in found[0].items())
 
 
 def test_what_is_wrong_is_said_once_with_its_exit_code(tmp_path):

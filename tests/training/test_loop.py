@@ -373,13 +373,12 @@ def test_twenty_kills_leave_no_trace(tmp_path, soak_table):
     for moment in range(20):
         folder, threads = tmp_path / f"killed-{moment}", 1 + moment % 2
         straight, result = straights[threads - 1]
-        kill_and_resume(folder, kills=1, seed=moment, within=1.05 * seconds[threads - 1], threads=threads)
-        resumed, _ = load_tensors(folder / "weights.safetensors")
-        equal = all(torch.equal(w, resumed[n]) for n, w in straight.state_dict().items())
-        equal = equal and told(RunFolder(folder).read_metrics()) == told(result.curve)
         how = f"SIGKILL at random moment {moment + 1} of 20, {threads} thread{'s' * (threads > 1)}"
-        soak_table.add("training", how, equal)
-        assert equal
+        with soak_table.judging("training", how):
+            kill_and_resume(folder, kills=1, seed=moment, within=1.05 * seconds[threads - 1], threads=threads)
+            resumed, _ = load_tensors(folder / "weights.safetensors")
+            assert all(torch.equal(w, resumed[n]) for n, w in straight.state_dict().items())
+            assert told(RunFolder(folder).read_metrics()) == told(result.curve)
 
 
 @pytest.mark.soak

@@ -131,12 +131,10 @@ def fleet_symbol(symbol: str, run: str = "", *, workspace: Place = None) -> Flee
 def retry_failed(
     run: str = "", *, workspace: Place = None, workers: int | None = None, progress: bool = False
 ) -> Trained:
-    """Fit once more what failed in a fleet; what is finished stays."""
-    from barcast.pipeline.fleet_options import fleet_how
+    """Fit once more what failed in a fleet, with the limits of before; what is finished stays."""
     from barcast.pipeline.fleet_verbs import retry_failed as retry
 
-    how = fleet_how(workers=workers)
-    return retry(place_of(workspace), run, how=how, progress=Progress(enabled=progress))[0]
+    return retry(place_of(workspace), run, workers=workers, progress=Progress(enabled=progress))[0]
 
 
 def route(

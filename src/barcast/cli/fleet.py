@@ -168,22 +168,21 @@ def _member(name: str, horizon: dict[str, Any], evidence: dict[str, Any] | None)
 @app.command("retry-failed")
 def retry_failed(
     run: RunOption = "",
-    workers: Annotated[int | None, typer.Option(help="Processes that fit (one a core).")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that fit (as many as before).")] = None,
     workspace: WorkspaceOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Fit once more what failed; what is finished stays."""
+    """Fit once more what failed, with the limits of before; what is finished stays."""
     from barcast.core.interruption import signals_taken
     from barcast.core.progress import Progress
     from barcast.core.workspace import Workspace
-    from barcast.pipeline.fleet_options import fleet_how
     from barcast.pipeline.fleet_verbs import retry_failed as retry
 
     with signals_taken():
         trained, again = retry(
             Workspace.find(workspace),
             run,
-            how=fleet_how(workers=workers),
+            workers=workers,
             progress=Progress(enabled=not quiet),
         )
     typer.echo(f"{len(again):,} symbols tried again in {trained.run.name}")

@@ -140,7 +140,8 @@ def _fit(model: str, flags: dict[str, Any], call: dict[str, Any], batch_size: in
     if model != "fleet-trees" or resolved.options.on == "residual":
         keep_freed_memory()
     if call["dry_run"]:
-        _plan(place, resolved, how, Progress(enabled=not call["quiet"]), call["json_output"])
+        progress = Progress(enabled=not call["quiet"])
+        _plan(place, resolved, how, progress, call["json_output"], final=call["final"])
         return
     from barcast.cli.train import run_training
     from barcast.tracking.registry import open_mirror
@@ -152,7 +153,7 @@ def _fit(model: str, flags: dict[str, Any], call: dict[str, Any], batch_size: in
     )
 
 
-def _plan(place: Any, config: Any, how: Any, progress: Any, json_output: bool) -> None:
+def _plan(place: Any, config: Any, how: Any, progress: Any, json_output: bool, *, final: bool) -> None:
     from barcast.cli.show import echo_config, print_json
     from barcast.core.interruption import signals_taken
     from barcast.pipeline.fleet_verbs import plan_fleet
@@ -166,6 +167,8 @@ def _plan(place: Any, config: Any, how: Any, progress: Any, json_output: bool) -
     for plan in plans:
         for line in plan.render():
             typer.echo(line)
+    if plans and final:
+        typer.echo("and the refit of --final about as long again: --budget does not end it")
 
 
 #: Commands by name.

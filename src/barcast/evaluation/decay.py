@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from barcast.core.arrays import F64, I32
+from barcast.core.arrays import F64, I32, I64
 from barcast.core.errors import DataError, UsageError
-from barcast.evaluation.cusum import Chart, Cusum
+from barcast.evaluation.cusum import Chart, Cusum, Measure
 from barcast.evaluation.metrics import ratio
 from barcast.evaluation.named import Naming, name_symbols
 from barcast.evaluation.psi import InputShift
@@ -36,6 +36,9 @@ from barcast.evaluation.skill import (
 ALL = "all"
 #: Least size of a symbol's gain, in medians of all, by which its gains are divided.
 _MIN_SCALE = 0.1
+#: Share of its symbols that are watched before a chart begins: the skill of few says less than that of all
+#: in the reference, and would alarm too often.
+_MIN_WATCHED = 0.75
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,7 @@ def measure_decay(
     charts: Cusum,
     *,
     cohorts: Mapping[str, Sequence[str]] | None = None,
+    begins: I64 | None = None,
     inputs: tuple[InputShift, ...] = (),
     false_discovery_rate: float = 0.1,
 ) -> DecayReport:
@@ -109,6 +113,9 @@ def measure_decay(
         How charts are kept, with the sessions that a label takes.
     cohorts : mapping of str to sequence of str, optional
         For each grouping the cohort of every symbol, length S; empty for none.
+    begins : I64, shape (S,), optional
+        First session since training of each symbol, whether it has a row there or not; by default all are
+        watched from the first row on. Charts begin as :func:`watched_from` says, and so do all rows.
     inputs : tuple of InputShift
         From `barcast.evaluation.psi.input_psi`, to be told with the rest.
     false_discovery_rate : float
@@ -130,8 +137,10 @@ def measure_decay(
     _require_order(before, after)
     num_symbols = len(symbols)
     everyone = np.zeros(num_symbols, np.int32)
+    begins = np.zeros(num_symbols, np.int64) if begins is None else begins
+    after = after.take(after.session >= watched_from(begins))
     relative = bool(ranked_groups(before, everyone, 1)[0])
-    skill = _Skill.of(before, after, num_symbols, relative=relative)
+    skill = _Skill.of(before, after, begins, relative=relative)
     own = np.arange(num_symbols, dtype=np.int32)
     by_symbol = [
         mean_by_group(rows, values, own, num_symbols)
@@ -147,24 +156,37 @@ def measure_decay(
     )
 
 
+def watched_from(begins: I64) -> int:
+    """Return the session from which on three quarters of the symbols, at least one, are watched.
+
+    Parameters
+    ----------
+    begins : I64, shape (S,)
+        First session of each.
+    """
+    return int(np.quantile(begins, _MIN_WATCHED, method="inverted_cdf"))
+
+
 @dataclass(frozen=True)
 class _Skill:
     """Punctual rows before and after, each with its gain, and the usual size of each symbol's gain."""
 
     before: ForecastRows
     after: ForecastRows
+    begins: I64
     gain_before: F64
     gain_after: F64
     scale: F64
 
     @classmethod
-    def of(cls, before: ForecastRows, after: ForecastRows, num_symbols: int, *, relative: bool) -> _Skill:
+    def of(cls, before: ForecastRows, after: ForecastRows, begins: I64, *, relative: bool) -> _Skill:
+        num_symbols = len(begins)
         gain_before, gain_after = (gains(rows, relative=relative) for rows in (before, after))
         size = np.bincount(before.symbol, np.abs(gain_before), num_symbols)
         scale = ratio(size, np.bincount(before.symbol, minlength=num_symbols))
         # A model that hardly had an opinion must not outweigh all others once it has a small one.
         least = _MIN_SCALE * float(np.median(scale[np.isfinite(scale)]))
-        return cls(before, after, gain_before, gain_after, np.maximum(scale, least))
+        return cls(before, after, begins, gain_before, gain_after, np.maximum(scale, least))
 
     def ranked(self, group: I32, num_groups: int) -> tuple[F64, F64]:
         """Return RankIC before and after, each of shape (G, T)."""
@@ -198,14 +220,15 @@ def _grouping_charts(charts: Cusum, skill: _Skill, names: Sequence[str], group: 
         return ()
     shared = charts.shared_by(len(names))
     ranked = ranked_groups(skill.before, group, len(names))
-    rank_ics, mean_gains = (measure(group, len(names)) for measure in (skill.ranked, skill.gained))
-    first = skill.after.span[0]
-    return tuple(
-        shared.chart(name, "rank_ic", rank_ics[0][g], rank_ics[1][g], first)
-        if ranked[g]
-        else shared.chart(name, "gain", mean_gains[0][g], mean_gains[1][g], first)
-        for g, name in enumerate(names)
-    )
+    rank_ics, mean_gains = (of(group, len(names)) for of in (skill.ranked, skill.gained))
+    first, num_sessions = skill.after.span
+    made = []
+    for g, name in enumerate(names):
+        measure: Measure = "rank_ic" if ranked[g] else "gain"
+        before, after = rank_ics if ranked[g] else mean_gains
+        early = first + np.arange(num_sessions) < watched_from(skill.begins[group == g])
+        made.append(shared.chart(name, measure, before[g], np.where(early, np.nan, after[g]), first))
+    return tuple(made)
 
 
 def _require_order(before: ForecastRows, after: ForecastRows) -> None:

@@ -40,7 +40,7 @@ class Measured:
     seconds : float
         Of computing in the worker.
     memory_bytes : int
-        Most that its worker held.
+        What its worker held.
     disk_bytes : int
         Packed model and native formats.
     """

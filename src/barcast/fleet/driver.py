@@ -29,7 +29,7 @@ from barcast.fleet.calibrate import (
 from barcast.fleet.floor import Floor, Job, Landed, LedgerWriter, Workers
 from barcast.fleet.limits import size_text
 from barcast.fleet.running import fit_plan
-from barcast.fleet.work import Unit
+from barcast.fleet.work import Begun, Unit
 
 #: Share of the budget after which nothing more is measured.
 CALIBRATION_SHARE = 0.10
@@ -118,6 +118,16 @@ class Driver:
         self._index = {symbol: index for index, symbol in enumerate(job.candidates.symbols)}
         self._measured = list(job.known)
         self._untouched: Bools = np.ones(len(self._index), np.bool_)
+        self._begun = [unit for each in ledger.begun() if (unit := self._again(each)) is not None]
+
+    def _again(self, begun: Begun) -> Unit | None:
+        """Put a unit of an earlier call together as it was; None where this job has no such one."""
+        job = self._job
+        if begun.preset not in job.ladder or not self._index.keys() >= set(begun.symbols):
+            return None
+        members = [self._index[symbol] for symbol in begun.symbols]
+        is_one = all(job.may_share(members[0], member) for member in members)
+        return job.unit(members, begun.preset) if is_one else None
 
     def __enter__(self) -> Driver:
         return self
@@ -185,16 +195,20 @@ class Driver:
 
     def _measure(self, preset: str) -> None:
         """Fit symbols of different lengths, the shortest first: alone under a budget or a memory limit."""
-        candidates, floor = self._job.candidates, self._floor
+        candidates, floor, free = self._job.candidates, self._floor, self._go_on(preset)
         num = LIGHTEST_POINTS if preset == self._job.ladder[0] and self._limits.budget else NUM_POINTS
         num = min(num * self._job.batch_size, max(1, int(self._untouched.sum()) // 8))
         chosen = calibration_symbols(
-            candidates.rows, candidates.rank, self._untouched, num, valuable=preset == self._job.ladder[-1]
+            candidates.rows, candidates.rank, free, num, valuable=preset == self._job.ladder[-1]
         )
-        floor.progress.note(f"measuring {preset} on {counted(len(chosen), 'symbol')} of different lengths")
+        if chosen:
+            num_chosen = counted(len(chosen), "symbol")
+            floor.progress.note(f"measuring {preset} on {num_chosen} of different lengths")
         size = min(self._job.batch_size, max(1, len(chosen) // 2))
         while True:
-            units = floor.take_again()
+            units: list[Unit] = []
+            while len(floor.flights) + len(units) < floor.num_workers and (lost := floor.next_again()):
+                units.append(lost)
             while chosen and self._may_measure(preset, chosen[:size], len(units)):
                 units.append(self._unit(chosen[:size], preset))
                 chosen = [index for index in chosen if self._untouched[index]]
@@ -203,6 +217,18 @@ class Driver:
                 return
             self._learn(floor.wait())
             floor.show()
+
+    def _go_on(self, preset: str) -> Bools:
+        """Let units that an earlier call began with a preset come first; return who is in none, (S,)."""
+        free = self._untouched.copy()
+        for unit in self._begun:
+            members = [self._index[symbol] for symbol in unit.symbols]
+            free[members] = False
+            rows = int(self._job.candidates.rows[members].max())
+            if unit.preset == preset and self._floor.most_units(self._first_bytes(preset, rows)) > 0:
+                self._untouched[members] = False
+                self._floor.again.append(unit)
+        return free
 
     def _unit(self, members: Sequence[int], preset: str) -> Unit:
         """Make a unit of the first member and those that may share it."""
@@ -275,7 +301,7 @@ class Driver:
         """
         with signals_held():
             self._floor.open(plan.num_workers)
-            fit_plan(plan, self._floor)
+            fit_plan(plan, self._floor, self._begun)
         left = self._left(plan)
         if left:
             self._ledger.leave_out(left)

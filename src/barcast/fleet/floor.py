@@ -18,7 +18,7 @@ from barcast.fleet.budget import Candidates
 from barcast.fleet.calibrate import Measured
 from barcast.fleet.executors.base import Executor, Finished
 from barcast.fleet.limits import Limits, room_bytes, size_text, workers_that_fit
-from barcast.fleet.work import SymbolResult, Unit
+from barcast.fleet.work import Begun, SymbolResult, Unit
 
 #: The budget may be overshot by 5 %; what is at work a little before is cut off: workers take time to end.
 CUT = 0.045
@@ -30,10 +30,10 @@ LOOK, GRACE, CLOSE = 0.25, 10.0, 0.001
 #: Seconds between two looks at memory, where it is limited and where it is only told: a look takes 10 ms a
 #: gigabyte, and holds up those who are looked at.
 WATCHED, TOLD = 1.0, 10.0
-#: Attempts at a unit whose worker dies.
-MOST_ATTEMPTS = 2
+#: Workers that a unit may cost before its symbols are tried in smaller ones; of a single symbol, at all.
+MOST_DEATHS = 2
 DIED = "worker died (killed or out of memory)"
-_DIED_TODO = "--max-memory below what is free, or fewer --workers; then `barcast fleet retry-failed`"
+_DIED_TODO = "free some memory, or have fewer at work at a time: `barcast fleet retry-failed --workers 1`"
 
 
 #: Starts workers: so many, each of which may occupy so many bytes (None: any) before it is replaced.
@@ -49,6 +49,10 @@ class LedgerWriter(Protocol):
 
     def start(self, units: Sequence[Unit]) -> None:
         """Note that units begin, with their presets."""
+        ...
+
+    def begun(self) -> Sequence[Begun]:
+        """Return the units of several symbols that began and did not end."""
         ...
 
     def finish(self, results: Sequence[SymbolResult]) -> None:
@@ -142,8 +146,7 @@ class Landed:
     @classmethod
     def of(cls, finished: Finished, occupied: float) -> Landed:
         """Read what an executor brings."""
-        held = max((each.memory_bytes for each in finished.results), default=0)
-        return cls(finished.unit, finished.results, occupied, max(held, finished.memory_bytes))
+        return cls(finished.unit, finished.results, occupied, finished.memory_bytes)
 
 
 class Floor:
@@ -245,10 +248,9 @@ class Floor:
         most = self.job.limits.max_memory
         return most is not None and self.now_bytes > FULL * most
 
-    def take_again(self) -> list[Unit]:
-        """Take out the units that are to be tried once more."""
-        again, self.again = self.again, []
-        return again
+    def next_again(self) -> Unit | None:
+        """Take out the next unit that is to be tried once more; None where there is none."""
+        return self.again.pop(0) if self.again else None
 
     def look_at_memory(self) -> int:
         """Return what the process tree holds now."""
@@ -318,15 +320,23 @@ class Floor:
         return landed
 
     def _lose(self, unit: Unit, how: str) -> None:
+        """Let a unit whose worker died be tried again: whole, then in halves, until one symbol is to blame.
+
+        Whole first: a kill from outside is the more frequent, and the unit goes on from what it saved.
+        """
         self.num_lost += 1
-        first = unit.symbols[0]
-        self._deaths[first] = self._deaths.get(first, 0) + 1
-        if self._deaths[first] < MOST_ATTEMPTS:
-            self.again.append(replace(unit, attempt=unit.attempt + 1))
-            return
-        for symbol in unit.symbols:
+        deaths = 1 + self._deaths.get(unit.symbols[0], 0)  # its symbols were together all the time
+        self._deaths.update(dict.fromkeys(unit.symbols, deaths))
+        again = replace(unit, attempt=unit.attempt + 1)
+        if deaths < MOST_DEATHS:
+            self.again.append(again)
+        elif len(unit.symbols) > 1:
+            self.again.extend(again.halves())
+        else:
             reason = f"{DIED}: {how}"
-            self._unsaved.append(SymbolResult(symbol, unit.preset, "failed", reason=reason, todo=_DIED_TODO))
+            self._unsaved.append(
+                SymbolResult(unit.symbols[0], unit.preset, "failed", reason=reason, todo=_DIED_TODO)
+            )
 
     def _end(self) -> None:
         """End at a signal: nothing begins any more, what is at work may finish."""

@@ -33,9 +33,11 @@ from barcast.fleet.ledger_rows import (
     decide,
     to_json,
 )
-from barcast.fleet.work import SymbolResult, Unit
+from barcast.fleet.work import Begun, SymbolResult, Unit
 
 LEDGER = FLEET_LEDGER
+#: Name among the plain values: units of several symbols that began and did not end.
+_UNITS = "units"
 #: Symbols of one question to the database.
 _CHUNK = 500
 
@@ -143,6 +145,17 @@ class Ledger:
                     self._connection.execute("ROLLBACK")
                 raise
 
+    @contextmanager
+    def undone(self) -> Iterator[None]:
+        """Take back everything written in the block when it ends, or the process does; no reader sees it."""
+        with ledger_file.refusals_told("writing", self.path):
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            finally:
+                if self._connection.in_transaction:  # as above
+                    self._connection.execute("ROLLBACK")
+
     def plan(self, wanted: Sequence[Wanted]) -> Plan:
         """Compare what is wanted with what is there, note it, and return what is to be trained and why.
 
@@ -178,6 +191,8 @@ class Ledger:
     def start(self, units: Sequence[Unit]) -> None:
         """Note, durably and before their fits, that units begin, with which preset; an attempt is counted.
 
+        Which symbols are together is noted as well: what a unit saved on the way is of use to the same alone.
+
         Raises
         ------
         UsageError
@@ -191,6 +206,23 @@ class Ledger:
                         "WHERE symbol = ?",
                         unit.preset, symbol,
                     )  # fmt: skip
+            symbols = {symbol for unit in units for symbol in unit.symbols}
+            self._note_begun(symbols, [Begun(each.preset, each.symbols) for each in units])
+
+    def begun(self) -> list[Begun]:
+        """Return the units of several symbols that began and did not end, whatever ended their driver."""
+        found = self._read("SELECT value FROM meta WHERE key = ?", _UNITS)
+        return [
+            Begun(preset, tuple(symbols)) for preset, symbols in (json.loads(found[0][0]) if found else ())
+        ]
+
+    def _note_begun(self, over: Collection[str], new: Sequence[Begun] = ()) -> None:
+        """Forget the units of symbols whose fits ended or begin anew, and note those that begin."""
+        before = self.begun()
+        now = [each for each in before if not set(over) & set(each.symbols)]
+        now += [each for each in new if len(each.symbols) > 1]
+        if now != before:
+            self.set_meta({_UNITS: now})
 
     def finish(self, results: Sequence[SymbolResult]) -> None:
         """Keep results for good, all of them or none: one durable transaction.
@@ -206,6 +238,7 @@ class Ledger:
         with self.together():
             for each in results:
                 self._finish(each, now)
+            self._note_begun({each.symbol for each in results})
 
     def _finish(self, result: SymbolResult, now: str) -> None:
         has_model = result.status == "done"

@@ -90,7 +90,7 @@ class LedgerRow:
     attempts : int
         Fits begun since the settings or rows last changed.
     memory_bytes : int
-        Most that its worker held.
+        What its worker held.
     num_rows : int
         Rows that taught.
     reason, todo : str

@@ -23,21 +23,23 @@ REPLAN_SHARE, REPLAN_SECONDS, RECOUNT_SECONDS = 0.01, 0.5, 10.0
 OVERHEAD_SECONDS = 20.0
 
 
-def fit_plan(plan: Plan, floor: Floor) -> None:
+def fit_plan(plan: Plan, floor: Floor, begun: Sequence[Unit] = ()) -> None:
     """Fit until nothing waits, or nothing that waits has time; what is still at work at the cut stays so.
+
+    Units that an earlier call began come first, put together as they were: they go on from what they saved.
 
     Raises
     ------
     Interrupted
         At a signal, with everything kept that was finished.
     """
-    _Run(plan, floor).to_the_end()
+    _Run(plan, floor, begun).to_the_end()
 
 
 class _Run:
     """The fits of one plan, whose indices and letters it speaks."""
 
-    def __init__(self, plan: Plan, floor: Floor) -> None:
+    def __init__(self, plan: Plan, floor: Floor, begun: Sequence[Unit]) -> None:
         self._plan, self._floor, self._job = plan, floor, floor.job
         symbols = plan.candidates.symbols
         self._index = {symbol: index for index, symbol in enumerate(symbols)}
@@ -51,6 +53,7 @@ class _Run:
         self._cost: F64 = plan.expected
         self._expected: dict[str, float] = {}
         self._planned_at = -math.inf
+        self._begun = [each for each in begun if self._index.keys() >= set(each.symbols)]
 
     def to_the_end(self) -> None:
         """See :func:`fit_plan`."""
@@ -105,18 +108,37 @@ class _Run:
     # --- who is next -------------------------------------------------------------------------------------
 
     def _choose(self) -> list[Unit]:
-        """Return the units that begin now: those whose workers died, then by the queue."""
+        """Return the units that begin now: those whose workers died, or whose driver, then by the queue."""
         budget = self._job.limits.budget
         every = RECOUNT_SECONDS if budget is None else max(REPLAN_SECONDS, REPLAN_SHARE * budget)
         if self._floor.clock() - self._planned_at >= every:
             self._replan()
         units: list[Unit] = []
-        for unit in self._floor.take_again():
-            if self._may_start(self._seconds_of(unit), unit.preset, units):
+        while self._has_seat(len(units)) and (unit := self._floor.next_again()) is not None:
+            if self._is_known(unit) and self._may_start(self._seconds_of(unit), unit.preset, units):
                 units.append(self._begin(unit))
-        while self._has_seat(len(units)) and (next_unit := self._next(units)) is not None:
-            units.append(self._begin(next_unit))
+        for find in (self._next_begun, self._next):
+            while self._has_seat(len(units)) and (found := find(units)) is not None:
+                units.append(self._begin(found))
         return units
+
+    def _is_known(self, unit: Unit) -> bool:
+        """Return whether it is known what the preset of a unit takes."""
+        return unit.preset in self._plan.ladder
+
+    def _next_begun(self, units: Sequence[Unit]) -> Unit | None:
+        """Return the next unit that an earlier call began, if its preset is still allowed and has time."""
+        while self._begun:
+            unit = self._begun.pop(0)
+            members = [self._index[symbol] for symbol in unit.symbols]
+            if not self._is_known(unit):
+                continue
+            is_allowed = self._plan.top[members].min() >= self._plan.ladder.index(unit.preset)
+            if is_allowed and self._may_start(self._seconds_of(unit), unit.preset, units):
+                for member in members:
+                    self._queue.take(member)
+                return unit
+        return None
 
     def _seconds_of(self, unit: Unit) -> float:
         known = [self._index[symbol] for symbol in unit.symbols if symbol in self._index]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, NamedTuple, Protocol
 
 Status = Literal["done", "failed"]
+#: After an error that no check foresaw.
+TRY_AGAIN = "try again with `barcast fleet retry-failed`; please report it if it fails the same way"
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,22 @@ class Unit:
     attempt: int = 1
     options: Mapping[str, Any] = field(default_factory=dict)
 
+    def halves(self) -> tuple[Unit, Unit]:
+        """Return two units, each of half the symbols; there are at least two."""
+        middle = len(self.symbols) // 2
+        first, second = slice(middle), slice(middle, None)
+        return (
+            replace(self, symbols=self.symbols[first], positions=self.positions[first]),
+            replace(self, symbols=self.symbols[second], positions=self.positions[second]),
+        )
+
+
+class Begun(NamedTuple):
+    """The preset and the symbols, in order, of a unit that began."""
+
+    preset: str
+    symbols: tuple[str, ...]
+
 
 @dataclass(frozen=True)
 class SymbolResult:
@@ -47,7 +65,7 @@ class SymbolResult:
     seconds : float
         Of computing in the worker.
     memory_bytes : int
-        Most that the worker held while at it.
+        What the worker held lately, its proportional set size; noted by the worker itself, not by the fit.
     num_rows : int
         Rows that taught.
     metrics : mapping

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from barcast.core.progress import Progress
 from barcast.core.runs import RunFolder
 from barcast.core.workspace import Workspace
+from barcast.models.registry import model_entry
 from barcast.pipeline.fleet_universal import recorded_universal
 from barcast.pipeline.route import route_runs
 from barcast.pipeline.routed_parts import FACT, Parts, is_routed, recorded_parts
@@ -21,6 +23,9 @@ from barcast.pipeline.tracked import train_tracked
 from barcast.pipeline.train import train
 from barcast.pipeline.workflow import TrainedAndCompared, compare_and_report
 from barcast.tracking.registry import open_mirror
+
+if TYPE_CHECKING:
+    from barcast.pipeline.fleet import FleetHow
 
 
 def recipe_of(run: RunFolder) -> RunConfig:
@@ -76,11 +81,21 @@ def train_challenger(
 def _trained_again(
     workspace: Workspace, evaluated: RunFolder, *, report: bool, progress: Progress
 ) -> TrainedAndCompared:
+    """Train a run's recipe, a fleet's within its limits; what is finished stays as it is."""
     config = _on_what_is_known_now(workspace, evaluated, progress)
     return train_tracked(
         workspace, config, open_mirror(workspace), final=True, report=report, keep_forecasts=False,
-        progress=progress,
+        progress=progress, fleet=_takes(evaluated), extend=False,
     )  # fmt: skip
+
+
+def _takes(evaluated: RunFolder) -> FleetHow | None:
+    """Return what the fits of a fleet might take; of any other run None."""
+    if model_entry(str(evaluated.info["model"])).kind != "fleet":
+        return None
+    from barcast.pipeline.fleet_takes import recorded_how  # local: who retrains no fleet pays for none
+
+    return recorded_how(evaluated)
 
 
 def _on_what_is_known_now(workspace: Workspace, evaluated: RunFolder, progress: Progress) -> RunConfig:

@@ -185,8 +185,8 @@ def _checked_with_refit(workspace: Workspace, run: RunFolder) -> RunFolder:
 
 
 def _newest_refit(workspace: Workspace, run: RunFolder) -> RunFolder:
-    """Return the finished refit of a run that knows most, else the run itself."""
-    return max(refits_of(workspace, run), key=known_until, default=run)
+    """Return the finished refit of a run that knows most, the newest of several, else the run itself."""
+    return max(reversed(refits_of(workspace, run)), key=known_until, default=run)
 
 
 def _served_by(workspace: Workspace, run: RunFolder) -> tuple[str, ...]:

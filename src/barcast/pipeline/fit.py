@@ -101,10 +101,16 @@ def _fit_fleet(
     config: RunConfig, dataset: Dataset, run: RunFolder, progress: Progress, parent: RunFolder | None,
     how: FleetHow | None, residual: Residual | None,
 ) -> Outcome:  # fmt: skip
-    from barcast.pipeline.fleet import FleetHow, fit_fleet
+    from barcast.pipeline.fleet import fit_fleet
+    from barcast.pipeline.fleet_takes import record_how, recorded_how
 
+    how = how or recorded_how(parent or run)
+    if parent is not None:
+        how = how.of_a_refit()
+    elif how.only is None:  # else it says nothing of the fleet as a whole
+        record_how(run, how)
     learned = dataset if residual is None else residual.learned
-    fitted = fit_fleet(config, learned, run, progress, how or FleetHow(), parent)
+    fitted = fit_fleet(config, learned, run, progress, how, parent)
     facts = fitted.facts
     predict: Callable[[I64], F64] = partial(fitted.predict, dataset)
     if residual is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from barcast.core.arrays import F64, I64
@@ -36,9 +36,12 @@ from barcast.pipeline.fleet_rows import (
     rows_digests,
     rows_for_workers,
     rows_to_serve,
-    waits,
+    who_waits,
 )
 from barcast.pipeline.settings import RunConfig
+
+#: Name among the plain values of a refit's ledger: a digest of the evaluation's models that it refits.
+_EVALUATED = "evaluated"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +72,10 @@ class FleetHow:
 
     def __post_init__(self) -> None:
         check_executor(self.executor, self.address or None)
+
+    def of_a_refit(self) -> FleetHow:
+        """Return the same without limits of time: a refit has the presets that its evaluation chose."""
+        return replace(self, limits=replace(self.limits, budget=None, time_per_symbol=None))
 
 
 @dataclass(frozen=True)
@@ -139,7 +146,7 @@ def fit_lessons(
             if parent is None and not evened:
                 base = drivers[0].base_bytes if drivers else tree_pss_bytes()
                 ladder, settings = engine.ladder(config.options), _settings(config, lessons)
-                evened = even_out(ledger, ladder, settings, how.limits, base, progress)
+                evened = even_out(ledger, ladder, settings, how.limits, base, progress, how.only)
                 if evened:
                     continue
             served = engine.conclude(ledger, evaluated, lessons, run, progress)
@@ -147,11 +154,17 @@ def fit_lessons(
 
 
 def plan_fits(
-    config: RunConfig, dataset: Dataset, run: RunFolder, progress: Progress, how: FleetHow
+    config: RunConfig, dataset: Dataset, run: RunFolder, progress: Progress, how: FleetHow, *, keep: bool
 ) -> list[Plan]:
-    """Fit only what measures the presets, and return the plan of the rest."""
+    """Fit only what measures the presets, and return the plan of the rest.
+
+    Parameters
+    ----------
+    keep : bool
+        Whether the ledger keeps what is fitted; else it stays as it is.
+    """
     lessons = lessons_of(dataset, how.priority)
-    with _ready_to_fit(config, lessons, run, progress, how, None) as (ledger, _, drivers):
+    with _ready_to_fit(config, lessons, run, progress, how, keep=keep) as (ledger, _, drivers):
         if drivers:
             fits_begin(ledger, budget=False)  # a plan gives nobody a preset
         plans = []
@@ -164,19 +177,32 @@ def plan_fits(
 def has_more_to_fit(run: RunFolder) -> bool:
     """Return whether symbols of a finished fleet wait for another call: left out by a budget, or retried."""
     with Ledger.open(run.fleet / LEDGER) as ledger:
-        return waits(ledger)
+        return bool(who_waits(ledger))
+
+
+def is_behind(refit: RunFolder, evaluation: RunFolder) -> bool:
+    """Return whether a finished refit is of another state of its evaluation, or a limit left symbols out."""
+    with Ledger.open(refit.fleet / LEDGER) as ledger, Ledger.open(evaluation.fleet / LEDGER) as evaluated:
+        if ledger.meta().get(_EVALUATED) != evaluated.content_digest():
+            return True
+        waiting = set(who_waits(ledger))
+        return any(row.symbol in waiting for row in evaluated.rows(status=["done"]))
 
 
 @contextmanager
 def _ready_to_fit(
     config: RunConfig, lessons: Lessons, run: RunFolder, progress: Progress, how: FleetHow,
-    parent: RunFolder | None,
+    parent: RunFolder | None = None, *, keep: bool = True,
 ) -> Iterator[tuple[Ledger, Ledger | None, list[Driver]]]:  # fmt: skip
     """Open ledgers, put the rows where workers find them, and make a driver for each job that is left."""
     engine = engine_of(config.model)
     with ExitStack() as held:
         ledger = held.enter_context(Ledger.create(run.fleet / LEDGER))
+        if not keep:
+            held.enter_context(ledger.undone())
         evaluated = held.enter_context(Ledger.open(parent.fleet / LEDGER)) if parent else None
+        if evaluated is not None:  # before its rows are read: what it gains meanwhile is not in this refit
+            ledger.set_meta({_EVALUATED: evaluated.content_digest()})
         jobs = _jobs(engine, ledger, lessons, config, how, evaluated, progress)
         folder = held.enter_context(rows_for_workers(lessons.data, run.fleet / "rows"))
         source = engine.source(config, folder, run, in_workers=how.executor != "serial")

@@ -4,7 +4,8 @@ Watched are sessions after everything that taught, chose or judged a run. They a
 taught nothing: `route`, and `test` where scores of these weights on it were looked at before; a sealed `test`
 stays sealed, since a reference made of its outcomes would be a look at them. `weigh` is no reference: the
 weights of the members come from it, and would make every model seem to have decayed. A refit has no row that
-taught it nothing; its reference is that of the evaluation whose presets, rounds and weights it keeps.
+taught it nothing; its reference is that of the evaluation whose presets, rounds and weights it keeps. In a
+refreshed fleet each model is watched after what it knows itself, once enough of them are (`watched_from`).
 
 Letters: R rows, S symbols, H horizons, T sessions.
 """
@@ -28,7 +29,7 @@ from barcast.core.progress import Progress, count
 from barcast.core.runs import RunFolder, open_run
 from barcast.core.workspace import Workspace
 from barcast.evaluation.cusum import Cusum
-from barcast.evaluation.decay import DecayReport, measure_decay
+from barcast.evaluation.decay import DecayReport, measure_decay, watched_from
 from barcast.evaluation.named import Named
 from barcast.evaluation.psi import InputReference, InputShift, input_psi
 from barcast.evaluation.skill import ForecastRows
@@ -38,12 +39,13 @@ from barcast.labels import Labels, LabelSpec, forward_labels, trailing_volatilit
 from barcast.pipeline.attributes import attribute_values, known_attributes
 from barcast.pipeline.compare import test_was_seen
 from barcast.pipeline.dataset import make_panel, normalised, run_features
+from barcast.pipeline.fleet_origins import Origin, origins
 from barcast.pipeline.fleet_rows import TURNOVER_BARS, rows_of_table
 from barcast.pipeline.fleet_seen import fleet_run
 from barcast.pipeline.fleet_universal import refuse_residual
 from barcast.pipeline.market import VOLATILITY_BARS, load_bars
 from barcast.pipeline.predict import serving_run
-from barcast.pipeline.record import check_market, known_until, load_maps
+from barcast.pipeline.record import check_market, load_maps
 from barcast.pipeline.scoring import output_rows, run_head
 from barcast.pipeline.settings import RunConfig, from_run
 from barcast.pipeline.unfinished import check_done
@@ -69,7 +71,8 @@ class FleetDecay:
     segments : tuple of str
         Of the reference.
     since, until : str
-        First session watched, and the last one with a known outcome; ``until`` is empty where there is none.
+        First session watched of any model, and the last one with a known outcome; ``until`` is empty where
+        there is none.
     reports : mapping of int to DecayReport
         By horizon; without those of which no outcome is known yet.
     sessions : tuple of str
@@ -136,7 +139,7 @@ def fleet_decay(
     name : str
         A fleet; by default the newest, or its refit where it serves by one.
     since : str
-        First session watched; by default the first after all that taught, chose or judged the run.
+        First session watched; by default of each model the first after all that taught, chose or judged it.
 
     Raises
     ------
@@ -156,41 +159,58 @@ def fleet_decay(
     progress.note(f"reading the store: what came since {run.name} was trained")
     bars = load_bars(workspace, replace(config.data, symbols=(), limit=0, asof="")).bars
     seen = test_was_seen(workspace, evaluated)
-    first = _first_watched(run, evaluated, since, bars, seen_test=seen)
     segments = ("route", "test") if seen else ("route",)
-    followed = _Followed.of(run, config, bars, first)
+    with Ledger.open(run.fleet / LEDGER) as ledger:
+        models = ledger.rows(status=["done"])
+    begins = _begins(origins(run, models), run, evaluated, since, bars, seen_test=seen)
+    followed = _Followed.of(run, config, bars, {row.symbol: row.preset for row in models}, begins)
     found = _reports(workspace, followed, evaluated, segments, progress)
     sessions = tuple(map(str, bars.calendar.times))
     until = max((last for last, _ in found.values()), default=-1)
     return FleetDecay(
-        run.name, evaluated.name, segments, _session_at(bars, first), sessions[until] if found else "",
+        run.name, evaluated.name, segments, _session_at(bars, followed.first),
+        sessions[until] if found else "",
         {horizon: report for horizon, (_, report) in found.items()}, sessions,
     )  # fmt: skip
 
 
-def _first_watched(run: RunFolder, evaluated: RunFolder, since: str, bars: Bars, *, seen_test: bool) -> int:
-    """Return the first session watched; it may lie beyond the calendar."""
-    taught, (_, judged) = known_until(run), evaluated.read("state.json")["segments"]["test"]
-    times = bars.calendar.times
-    if run.name != evaluated.name:  # nothing judges a refit
-        judged = taught
-    if not since:
-        return int(np.searchsorted(times, np.datetime64(max(taught, judged)), "right"))
+def _begins(
+    known: Mapping[str, Origin], run: RunFolder, evaluated: RunFolder, since: str, bars: Bars, *,
+    seen_test: bool,
+) -> dict[str, int]:  # fmt: skip
+    """Return the first session watched of each model; it may lie beyond the calendar."""
+    times, (_, judged) = bars.calendar.times, evaluated.read("state.json")["segments"]["test"]
+    opened = bool(since) and seen_test  # `test` is watched only where it was asked for
+    after = {
+        symbol: origin.known_until  # nothing judges a refit
+        if opened or origin.run != evaluated.name
+        else max(origin.known_until, judged)
+        for symbol, origin in known.items()
+    }
+    own = np.searchsorted(times, np.array(list(after.values()), times.dtype), "right")
+    if since:
+        asked = _date_of(since)
+        taught = min(origin.known_until for origin in known.values())
+        if asked <= np.datetime64(taught):
+            raise UsageError(
+                f"--since {since}: `{run.name}` was taught and chosen by labels known until {taught}",
+                "name a later session, or leave it out",
+            )
+        if asked <= np.datetime64(min(after.values())):
+            raise UsageError(
+                f"--since {since}: the `test` of `{evaluated.name}` runs to {judged}, and its outcomes are "
+                "sealed",
+                f"leave it out, or open them for good: barcast compare {evaluated.name} --open-test",
+            )
+        own = np.maximum(own, np.searchsorted(times, asked, "left"))
+    return dict(zip(after, np.maximum(own, watched_from(own)).tolist(), strict=True))
+
+
+def _date_of(since: str) -> np.datetime64:
     try:
-        asked = np.datetime64(datetime.fromisoformat(since).replace(tzinfo=None))
+        return np.datetime64(datetime.fromisoformat(since).replace(tzinfo=None))
     except ValueError as error:
         raise UsageError(f"--since {since}: no date", "--since 2024-03-08") from error
-    if asked <= np.datetime64(taught):
-        raise UsageError(
-            f"--since {since}: `{run.name}` was taught and chosen by labels known until {taught}",
-            "name a later session, or leave it out",
-        )
-    if asked <= np.datetime64(judged) and not seen_test:
-        raise UsageError(
-            f"--since {since}: the `test` of `{run.name}` runs to {judged}, and its outcomes are sealed",
-            f"leave it out, or open them for good: barcast compare {run.name} --open-test",
-        )
-    return int(np.searchsorted(times, asked, "left"))
 
 
 def _session_at(bars: Bars, position: int) -> str:
@@ -213,10 +233,10 @@ class _Followed:
     volatility : F64, shape (R,)
     usable : Bools, shape (R,)
         Rows of these symbols with the history that a forecast needs.
-    first : int
-        First session watched.
+    begins : I64, shape (number of symbols of the bars,)
+        First session watched of each; 0 where it has no model.
     rows : I64, shape (n,)
-        Usable rows from it on of which some outcome is known.
+        Usable rows from there on of which some outcome is known.
     """
 
     run: RunFolder
@@ -228,23 +248,31 @@ class _Followed:
     labels: Labels
     volatility: F64
     usable: Bools
-    first: int
+    begins: I64
     rows: I64
 
     @classmethod
-    def of(cls, run: RunFolder, config: RunConfig, bars: Bars, first: int) -> _Followed:
-        """Find the models of a run among the symbols of the bars."""
-        with Ledger.open(run.fleet / LEDGER) as ledger:
-            models = {row.symbol: row.preset for row in ledger.rows(status=["done"])}
+    def of(
+        cls, run: RunFolder, config: RunConfig, bars: Bars, models: Mapping[str, str],
+        begins: Mapping[str, int],
+    ) -> _Followed:  # fmt: skip
+        """Find the models of a run, each with its preset and first session, among the symbols of the bars."""
         symbols = tuple(symbol for symbol in bars.symbols if symbol in models)
         position = {symbol: place for place, symbol in enumerate(symbols)}
         owner = np.array([position.get(symbol, -1) for symbol in bars.symbols], np.int32)
         labels = forward_labels(bars, LabelSpec(horizons=config.data.horizons, delay=config.data.delay))
         usable = (owner[bars.symbol_of_row] >= 0) & (own_bars(bars.life_start) >= MIN_BARS)
-        rows = np.flatnonzero(usable & (bars.session >= first) & labels.known.any(axis=1))
+        first = np.array([begins.get(symbol, 0) for symbol in bars.symbols], np.int64)
+        watched = usable & (bars.session >= first[bars.symbol_of_row])
+        rows = np.flatnonzero(watched & labels.known.any(axis=1))
         volatility = trailing_volatility(bars, VOLATILITY_BARS)
         presets = tuple(models[symbol] for symbol in symbols)
         return cls(run, config, bars, symbols, presets, owner, labels, volatility, usable, first, rows)
+
+    @property
+    def first(self) -> int:
+        """First session watched of any model."""
+        return int(self.begins[self.owner >= 0].min(initial=len(self.bars.calendar)))
 
     @cached_property
     def state(self) -> dict[str, Any]:
@@ -321,10 +349,9 @@ class _Followed:
         scaler = None if told is None else FittedScaler(np.array(told["mean"]), np.array(told["std"]))
         read = normalised(panel, self.bars, self.features, scaler, self.universe)[:, :-1]
         valid, session = np.isfinite(panel.values), self.bars.session
-        taught = np.searchsorted(
-            self.bars.calendar.times, np.datetime64(self.run.info["last_teaching_session"]), "right"
-        )
-        fit, since = np.flatnonzero(self.usable & (session < taught)), self.rows
+        last_taught = np.datetime64(self.run.info["last_teaching_session"])
+        taught = int(np.searchsorted(self.bars.calendar.times, last_taught, "right"))
+        fit, since = np.flatnonzero(self.usable & (session < min(taught, self.first))), self.rows
         reference = InputReference.of(self.features.names, read[fit], session[fit], valid[fit])
         memory = max(self.features.max_warmup, 1)
         return input_psi(reference, read[since], session[since], valid[since], memory=memory)
@@ -348,7 +375,8 @@ def _reports(
         if len(known):
             reference = followed.reference(evaluated, segments, h)
             report = measure_decay(
-                followed.symbols, reference, watched, charts, cohorts=cohorts, inputs=inputs
-            )
+                followed.symbols, reference, watched, charts, cohorts=cohorts,
+                begins=followed.begins[followed.owner >= 0], inputs=inputs,
+            )  # fmt: skip
             found[horizon] = int(known.max()), report
     return found

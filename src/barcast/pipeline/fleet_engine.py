@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from barcast.core.arrays import F64, I64
+from barcast.core.arrays import F64, I64, Bools
 from barcast.core.errors import UsageError
 from barcast.core.progress import Progress
 from barcast.core.runs import RunFolder
@@ -65,6 +65,16 @@ class Engine(Protocol):
         self, ledger: Ledger, evaluated: Ledger | None, lessons: Lessons, run: RunFolder, progress: Progress
     ) -> Served:
         """Do what only all symbols together allow, and return what serves."""
+        ...
+
+    def cross_weighed(
+        self, ledger: Ledger, lessons: Lessons, halves: Sequence[tuple[Bools, Bools]]
+    ) -> F64 | None:
+        """Return forecasts (R, H) of rows of `weigh` by members that others of its rows weighed.
+
+        None where a model has no members to weigh: its own forecasts are these. ``halves`` are pairs of rows
+        (R,) that weigh and rows that are forecast; NaN elsewhere, and where a symbol has no model of its own.
+        """
         ...
 
     def served(self, run: RunFolder) -> Served:

@@ -34,8 +34,9 @@ def dropped_fits(ledger: Ledger, settings: str) -> list[Measured]:
 
 
 def even_out(
-    ledger: Ledger, ladder: Sequence[str], settings: str, limits: Limits, base_bytes: int, progress: Progress
-) -> bool:
+    ledger: Ledger, ladder: Sequence[str], settings: str, limits: Limits, base_bytes: int, progress: Progress,
+    only: frozenset[str] | None = None,
+) -> bool:  # fmt: skip
     """Make those pending again that have a lighter preset only because it was measured on them.
 
     Parameters
@@ -46,6 +47,8 @@ def even_out(
         Digest of what all fits share.
     base_bytes : int
         Memory of the process tree without workers.
+    only : frozenset of str, optional
+        Symbols of which this call fits any; others stay as they are.
 
     Returns
     -------
@@ -57,6 +60,7 @@ def even_out(
         return False
     known = [Measured.of_row(row) for row in ledger.rows(status=["done"])]
     found = [] if told.get(_BUDGET) else only_measured(ladder, known, limits, base_bytes)
+    found = [each for each in found if only is None or each.symbol in only]
     fits = {(each.symbol, each.preset): each for each in (*dropped_fits(ledger, settings), *found)}
     with ledger.together():
         ledger.set_meta({_DUE: False})

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from barcast.core.arrays import F64, I64
+from barcast.core.arrays import F64, I64, Bools
 from barcast.core.predictions import SEGMENTS
 from barcast.core.progress import Progress
 from barcast.core.runs import RunFolder
@@ -22,7 +22,7 @@ from barcast.fleet.networks.presets import SHAPES, Kind, NetworkPreset, presets,
 from barcast.fleet.work import FitSource
 from barcast.models.dedicated import FleetNetworksConfig
 from barcast.pipeline.fleet_lessons import Lessons
-from barcast.pipeline.fleet_rows import TOO_SHORT, owners_of, too_short, waits
+from barcast.pipeline.fleet_rows import TOO_SHORT, owners_of, too_short, who_waits
 from barcast.pipeline.settings import RunConfig
 
 #: Symbols of a unit: enough to fill the seats of a batch, few enough that all workers have some.
@@ -132,9 +132,15 @@ class Networks:
         self, ledger: Ledger, evaluated: Ledger | None, lessons: Lessons, run: RunFolder, progress: Progress
     ) -> ServedNetworks:
         """Drop half-trained batches when nobody waits any more."""
-        if not waits(ledger):
+        if not who_waits(ledger):
             shutil.rmtree(_states(run), ignore_errors=True)
         return ServedNetworks(ledger.path)
+
+    def cross_weighed(
+        self, ledger: Ledger, lessons: Lessons, halves: Sequence[tuple[Bools, Bools]]
+    ) -> F64 | None:
+        """Return None: a network has no members to weigh."""
+        return None
 
     def served(self, run: RunFolder) -> ServedNetworks:
         """Return what serves of a finished run."""

@@ -35,14 +35,19 @@ def fleet_how(
     max_memory : str or int, optional
         ``8G``, ``800M``, or bytes.
     workers : int, optional
-        By default one for each core that this process may use.
+        By default one for each core that this process may use; of ``serial`` there is one.
 
     Raises
     ------
     UsageError
-        On a duration, size or number that makes no sense.
+        On a duration, size or number that makes no sense, or more than one worker of ``serial``.
     """
-    cores = available_cores()
+    cores = 1 if executor == "serial" else available_cores()
+    if executor == "serial" and workers is not None and workers > 1:
+        raise UsageError(
+            f"--workers {workers} beside --executor serial, which fits in this process alone",
+            "leave out --workers, or --executor processes",
+        )
     if batch_size < 0:
         raise UsageError(
             f"--batch-size {batch_size}: a number of symbols", "--batch-size 50, or leave it out"

@@ -30,6 +30,7 @@ from barcast.pipeline.dataset import Dataset, build_dataset, make_panel, normali
 from barcast.pipeline.fit import check_fits, fit_model
 from barcast.pipeline.fleet import FleetHow
 from barcast.pipeline.fleet_decay import FleetDecay, fleet_decay, stored_fleet
+from barcast.pipeline.fleet_origins import Origin, origins, with_origin
 from barcast.pipeline.fleet_universal import refuse_residual
 from barcast.pipeline.market import Market
 from barcast.pipeline.record import (
@@ -101,7 +102,7 @@ def fleet_refresh(
         When nobody is to be fitted again, or somebody who had no model in the evaluation.
     RunError
         When the models could not be taken over as they are: other features, another kind of universe; or
-        when the store knows nothing that they do not.
+        when the store knows nothing that those of the named symbols do not.
     """
     progress = progress or Progress(enabled=False)
     if not symbols and not named:
@@ -127,7 +128,7 @@ def _refresh(
     config = from_run(run.read("config.json"))
     market = refitted_market(workspace, evaluated, config)
     config, features = in_one_spelling(config, market), run_features(run, config.data.features)
-    _check_takes_over(workspace, run, market, features)
+    _check_takes_over(workspace, run, market, features, symbols)
     what = {"final_of": evaluated.info["id"], "refreshed": [run.info["id"], list(symbols)]}
     identity = identity_of({**config.identity(), **what}, market, features, {}, None)
     new = run_folder(workspace, f"{config.model}-final", identity)
@@ -166,12 +167,16 @@ def _check_evaluated(evaluated: RunFolder, symbols: Sequence[str]) -> None:
         )
 
 
-def _check_takes_over(workspace: Workspace, run: RunFolder, market: Market, features: FeatureSet) -> None:
-    """Refuse where stored models would read other inputs than they learned, or nothing is new."""
+def _check_takes_over(
+    workspace: Workspace, run: RunFolder, market: Market, features: FeatureSet, symbols: Sequence[str]
+) -> None:
+    """Refuse where stored models would read other inputs than they learned, or nothing is new to these."""
     check_known_by(workspace, run, market.cutoff)
     info = run.info
-    if info.get("final") and market.data_key == info["data_key"]:
-        raise RunError(f"`{run.name}` knows all that the store does", "barcast data update FILES")
+    if not _not_up_to_date(run, market, symbols):
+        raise RunError(
+            f"`{run.name}` knows all that the store does of {some(symbols)}", "barcast data update FILES"
+        )
     again = "barcast train --refit fits everybody again"
     if info["features_code"] != features.code_digest():
         raise RunError(f"features `{features.name}` are computed otherwise than for `{run.name}`", again)
@@ -181,6 +186,18 @@ def _check_takes_over(workspace: Workspace, run: RunFolder, market: Market, feat
             f"{'small' if info['small_universe'] else 'large'} universe, the store's is no longer",
             again,
         )
+
+
+def _not_up_to_date(run: RunFolder, market: Market, symbols: Sequence[str]) -> set[str]:
+    """Return which symbols have no model that a refit taught all that the market holds."""
+    with Ledger.open(run.fleet / LEDGER) as ledger:
+        known = origins(run, ledger.rows(status=["done"]))
+    evaluated = run.info.get("parent", run.name)
+    return {
+        symbol
+        for symbol in symbols
+        if symbol not in known or known[symbol].run == evaluated or known[symbol].data_key != market.data_key
+    }
 
 
 def _dataset(
@@ -209,30 +226,33 @@ def _take_over(run: RunFolder, new: RunFolder, again: set[str], symbols: Sequenc
         here = {row.symbol for row in ledger.rows()}
         rows = [row for row in old.rows() if row.symbol in places and row.symbol not in again]
         missing = [row for row in rows if row.symbol not in here]
+        from_where = origins(run, missing)
         for first in range(0, len(missing), _TOGETHER):
             with ledger.together():
-                _bring(old, ledger, run.name, missing[first : first + _TOGETHER], places)
+                _bring(old, ledger, from_where, missing[first : first + _TOGETHER], places)
         return sum(row.status == "done" for row in rows)
 
 
 def _bring(
-    old: Ledger, ledger: Ledger, run: str, rows: Sequence[LedgerRow], places: Mapping[str, int]
-) -> None:
+    old: Ledger, ledger: Ledger, from_where: Mapping[str, Origin], rows: Sequence[LedgerRow],
+    places: Mapping[str, int],
+) -> None:  # fmt: skip
     ledger.plan([Wanted(row.symbol, places[row.symbol], row.settings, row.data) for row in rows])
     ended = [row for row in rows if row.status in ("done", "failed")]
-    ledger.finish([_result(old, row, run) for row in ended])
+    ledger.finish([_result(old, row, from_where[row.symbol]) for row in ended])
     left = [row for row in rows if row.status not in ("done", "failed")]
-    ledger.leave_out({row.symbol: row.reason or f"not fitted in {run}" for row in left})
+    ledger.leave_out(
+        {row.symbol: row.reason or f"not fitted in {from_where[row.symbol].run}" for row in left}
+    )
 
 
-def _result(old: Ledger, row: LedgerRow, run: str) -> SymbolResult:
+def _result(old: Ledger, row: LedgerRow, origin: Origin) -> SymbolResult:
     """Return what a ledger says of a symbol as if it had just ended, with where and when it did."""
-    told = dict(row.metrics)
-    told.setdefault("taken_over", {"run": run, "finished_at": row.finished_at})
     stored = old.model(row.symbol) if row.status == "done" else None
     return SymbolResult(
         row.symbol, row.preset, "done" if stored else "failed", row.seconds, row.memory_bytes, row.num_rows,
-        told, stored.model if stored else b"", stored.native if stored else b"", row.reason, row.todo,
+        with_origin(row, origin), stored.model if stored else b"", stored.native if stored else b"",
+        row.reason, row.todo,
     )  # fmt: skip
 
 

@@ -11,7 +11,9 @@
   (`fleet_universal`), and stops on `stop`. Members are weighed on `weigh`, as in any fleet.
 - Its slope is what residuals of `weigh` turned out to be on what was forecast of them, drawn from symbol to
   industry to market to 0 (`ensemble.shrinkage`): a fleet that learned noise leaves the universal model as it
-  is. A symbol without a model of its own has slope 0: the universal forecast.
+  is. So that weights chosen by an outcome do not pass for knowledge of it, members that judge one half of
+  `weigh` are weighed on the other, purged (`halves_of_weigh`); those that serve, on all of it. A symbol
+  without a model of its own has slope 0: the universal forecast.
 
 `route` and `test` have no part in any of it. A refit learns from every known label with a forecast that did
 not see it (those of `fit` out of fold, later ones by the evaluated universal run; not those of `stop`, which
@@ -40,7 +42,8 @@ from barcast.ensemble.shrinkage import Shrinkage, shrink
 from barcast.fleet.ledger import LEDGER, Ledger
 from barcast.pipeline.attributes import attribute_values, known_attributes
 from barcast.pipeline.dataset import Dataset
-from barcast.pipeline.fleet_lessons import target_scale
+from barcast.pipeline.fleet_engine import engine_of
+from barcast.pipeline.fleet_lessons import lessons_of, target_scale
 from barcast.pipeline.fleet_universal import (
     FACT,
     Universal,
@@ -102,7 +105,10 @@ class Residual:
             Rows (n,) to what the symbols' models expect (n, H); NaN where a symbol has none.
         """
         with Ledger.open(run.fleet / LEDGER, readonly=False) as ledger:
-            found = self._slopes(own) if self.evaluated is None else _slopes_of(self.evaluated)
+            if self.evaluated is None:
+                found = self._slopes(self._to_judge(run, ledger, own))
+            else:
+                found = _slopes_of(self.evaluated)
             done = [row.symbol for row in ledger.rows(status=["done"]) if row.symbol in found]
             with ledger.together():
                 ledger.set_meta({CALIBRATION: list(self.calibration)})
@@ -110,13 +116,20 @@ class Residual:
         bars, joined = self.learned.market.bars, _Joined.of(run)
         return lambda rows: joined.scores(bars, rows, self.base[rows], own(rows))
 
-    def _slopes(self, own: Callable[[I64], F64]) -> dict[str, list[dict[str, Any]]]:
-        """Return the evidence for each symbol's slope, one a horizon, from the rows of `weigh`."""
+    def _to_judge(self, run: RunFolder, ledger: Ledger, own: Callable[[I64], F64]) -> F64:
+        """Return forecasts (n, H) of the rows of `weigh` that had no part in the weights of their members."""
+        lessons, rows = lessons_of(self.learned, "length"), self.learned.rows_to_judge("weigh")
+        engine = engine_of(str(run.info["model"]))
+        found = engine.cross_weighed(ledger, lessons, halves_of_weigh(self.learned))
+        return own(rows) if found is None else found[rows]
+
+    def _slopes(self, forecast: F64) -> dict[str, list[dict[str, Any]]]:
+        """Return the evidence for each symbol's slope, one a horizon, from forecasts (n, H) of `weigh`."""
         dataset, codes = self.learned, _codes(self.industry)
         market = dataset.market
         bars, spec = market.bars, market.labels.spec
         rows = dataset.rows_to_judge("weigh")
-        forecast, realised = own(rows), dataset.target[rows].astype(np.float64)
+        realised = dataset.target[rows].astype(np.float64)
         offsets = np.searchsorted(rows, bars.offsets)
         evidence: dict[str, list[dict[str, Any]]] = {symbol: [] for symbol in bars.symbols}
         for h, horizon in enumerate(spec.horizons):
@@ -128,6 +141,22 @@ class Residual:
             for position, symbol in enumerate(bars.symbols):
                 evidence[symbol].append(_evidence(found, position, self.industry, codes))
         return evidence
+
+
+def halves_of_weigh(dataset: Dataset) -> tuple[tuple[Bools, Bools], tuple[Bools, Bools]]:
+    """Return pairs of rows (R,) that weigh members and rows to judge them by: either half of `weigh` in turn.
+
+    No label of a row that weighs overlaps one that judges.
+    """
+    market = dataset.market
+    session, known = market.bars.session, market.labels.last_known_at
+    first, last = market.plan.spans["weigh"]
+    middle = (first + last + 1) // 2
+    after = middle + market.labels.spec.label_sessions
+    weigh = np.zeros(len(session), bool)
+    weigh[dataset.rows_to_judge("weigh")] = True
+    early, late = weigh & (session < middle), weigh & (session >= middle)
+    return (early & (known < middle), late), (late & (session >= after), early & (known < after))
 
 
 def residual_of(

@@ -76,12 +76,10 @@ def rows_of_table(bars: Bars, table: pl.DataFrame) -> I64:
     return np.where((symbol >= 0) & (times[session] == time) & (key[row] == wanted), row, -1)
 
 
-def waits(ledger: Ledger) -> bool:
-    """Return whether symbols wait for another call: left out by a budget, or to be tried again."""
-    counts = ledger.counts()
-    left = [row.reason for row in ledger.rows(status=["left_out"])]
-    waiting = counts["pending"] + counts["running"]
-    return bool(waiting) or not all(reason.startswith(SETTLED) for reason in left)
+def who_waits(ledger: Ledger) -> list[str]:
+    """Return the symbols that wait for another call: left out by a limit, or to be tried again."""
+    rows = ledger.rows(status=["pending", "running", "left_out"])
+    return [row.symbol for row in rows if row.status != "left_out" or not row.reason.startswith(SETTLED)]
 
 
 def failed_in_passing(ledger: Ledger) -> list[str]:

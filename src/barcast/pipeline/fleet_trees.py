@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from barcast.core.arrays import F64, I64
+from barcast.core.arrays import F64, I64, Bools
 from barcast.core.progress import Progress
 from barcast.core.runs import RunFolder
 from barcast.fleet.data import FleetData, SymbolData
@@ -21,7 +21,7 @@ from barcast.fleet.work import FitSource
 from barcast.models.dedicated import FleetTreesConfig
 from barcast.pipeline.fleet_lessons import Lessons
 from barcast.pipeline.fleet_rows import owners_of, too_short
-from barcast.pipeline.fleet_weights import packed_fleet, take_weights, weigh_members
+from barcast.pipeline.fleet_weights import cross_weighed, packed_fleet, take_weights, weigh_members
 from barcast.pipeline.settings import RunConfig
 
 #: Presets by work, the lightest first; a budget may give a symbol any up to the one that was asked for.
@@ -110,6 +110,12 @@ class Trees:
         else:
             take_weights(ledger, evaluated)
         return ServedTrees(packed_fleet(ledger, run.fleet))
+
+    def cross_weighed(
+        self, ledger: Ledger, lessons: Lessons, halves: Sequence[tuple[Bools, Bools]]
+    ) -> F64 | None:
+        """Return forecasts (R, H) of rows of `weigh` by members that others of its rows weighed."""
+        return cross_weighed(ledger, lessons, halves)
 
     def served(self, run: RunFolder) -> ServedTrees:
         """Map the packed models; the file is made again where it is missing or old."""

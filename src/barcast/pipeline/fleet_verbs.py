@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from barcast.core.errors import RunError
 from barcast.core.lock import writer_lock
@@ -16,6 +17,7 @@ from barcast.pipeline.dataset import build_dataset
 from barcast.pipeline.fleet import FleetHow, check_options, has_more_to_fit, plan_fits
 from barcast.pipeline.fleet_residual import residual_of
 from barcast.pipeline.fleet_seen import fleet_run
+from barcast.pipeline.fleet_takes import recorded_how
 from barcast.pipeline.record import begin
 from barcast.pipeline.settings import RunConfig, from_run
 from barcast.pipeline.train import Trained, identity_of, prepare, train
@@ -23,9 +25,12 @@ from barcast.pipeline.unfinished import INTERRUPTED, failure_recorded
 
 
 def retry_failed(
-    workspace: Workspace, name: str = "", *, how: FleetHow | None = None, progress: Progress | None = None
+    workspace: Workspace, name: str = "", *, workers: int | None = None, progress: Progress | None = None
 ) -> tuple[Trained, Sequence[str]]:
     """Fit what failed once more, on the rows it was fitted on; return the fleet and who that was.
+
+    So is what an earlier call began and did not end. Who was left out by a limit stays so: fits may take
+    what those of the fleet might, on other workers where they are given.
 
     Raises
     ------
@@ -40,9 +45,13 @@ def retry_failed(
             f"barcast train --refit {run.info['parent']} --fresh",
         )
     with writer_lock(run.path), Ledger.open(run.fleet / LEDGER, readonly=False) as ledger:
-        again = ledger.retry_failed()
-    config = from_run(run.read("config.json"))
+        ledger.retry_failed()
+        again = tuple(row.symbol for row in ledger.rows(status=["pending", "running"]))
     market = market_again(workspace, run, progress)
+    if not again:
+        return Trained(run, market), again
+    how = replace(recorded_how(run, workers), only=frozenset(again))
+    config = from_run(run.read("config.json"))
     return train(workspace, config, market=market, progress=progress, fleet=how), again
 
 
@@ -51,7 +60,8 @@ def plan_fleet(
 ) -> list[Plan]:
     """Measure presets on a few symbols, which are kept as fitted, and return what the rest will take.
 
-    Where `stop` is to choose the width and has not yet, the widest is planned.
+    Where `stop` is to choose the width and has not yet, the widest is planned. A fleet that was finished, as
+    far as limits allowed, serves, and stays as it is: of it nothing is kept.
 
     Returns
     -------
@@ -68,9 +78,14 @@ def plan_fleet(
     dataset = build_dataset(ready.market, workspace, ready.features, tabular=True)
     check_options(ready.config, dataset)
     with writer_lock(run.path), failure_recorded(run):
-        run = begin(workspace, ready.config, identity, dataset, fresh=False)
+        serves = run.is_done
+        if serves:
+            progress.note(f"{run.name} serves and stays as it is: nothing is kept of what is measured")
+        else:
+            run = begin(workspace, ready.config, identity, dataset, fresh=False)
         residual = residual_of(workspace, run, ready.config, dataset, progress)
         learned = dataset if residual is None else residual.learned
-        plans = plan_fits(ready.config, learned, run, progress, how)
-        run.update(status=INTERRUPTED)
+        plans = plan_fits(ready.config, learned, run, progress, how, keep=not serves)
+        if not serves:
+            run.update(status=INTERRUPTED)
     return plans

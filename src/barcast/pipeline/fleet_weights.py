@@ -13,15 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from barcast.core.arrays import F64, I64
+from barcast.core.arrays import F64, I32, I64, Bools
 from barcast.core.config import to_plain
 from barcast.core.predictions import SEGMENTS
 from barcast.core.runs import PACKED_FLEET
-from barcast.ensemble.bma import average
+from barcast.ensemble.bma import Averaged, Averaging, average
 from barcast.ensemble.densities import fit_widths, log_densities
 from barcast.fleet.data import FleetData
 from barcast.fleet.ledger import Ledger
 from barcast.fleet.trees.fit import predictions
+from barcast.fleet.trees.packed import combine
 from barcast.fleet.trees.packed_fleet import FleetEntry, PackedFleet, open_fleet
 from barcast.fleet.trees.presets import MEMBERS
 from barcast.pipeline.fleet_lessons import Lessons
@@ -78,28 +79,102 @@ def _outputs(ledger: Ledger, data: FleetData) -> tuple[list[int], F64]:
     return places, np.concatenate(found)
 
 
+@dataclass(frozen=True)
+class _Weighing:
+    """What all members said of the outcomes of `weigh`: n rows of S finished symbols, K members.
+
+    Attributes
+    ----------
+    places : list of int, length S
+        Of the symbols, in the rows that taught.
+    rows, offsets : I64, shapes (n,) and (S + 1,)
+    session : I32, shape (n,)
+    horizons, members : tuple
+        Lengths H and K.
+    outputs : F64, shape (n, H, number of trees)
+        What the trees expect.
+    density : F64, shape (H, n, K)
+        Log densities of the outcomes.
+    """
+
+    places: list[int]
+    rows: I64
+    offsets: I64
+    session: I32
+    horizons: tuple[int, ...]
+    members: tuple[str, ...]
+    outputs: F64
+    density: F64
+
+    @classmethod
+    def of(cls, ledger: Ledger, lessons: Lessons, constants: Constants) -> _Weighing:
+        data, horizons = lessons.data, lessons.horizons
+        places, trees = _outputs(ledger, data)
+        (before, starts), (rows, offsets) = (_rows_of(data, places, name) for name in ("stop", "weigh"))
+        owner, density = np.repeat(np.arange(len(places)), np.diff(offsets)), []
+        for h in range(len(horizons)):
+            scale, y = lessons.scale[h], data.target[:, h].astype(np.float64)
+            widths = fit_widths(y[before], scale[before], starts)
+            fixed = np.broadcast_to(constants.values[h], (len(rows), len(constants.names)))
+            y_hat = np.concatenate([trees[:, h], fixed], axis=1)
+            density.append(log_densities(y[rows], y_hat, scale[rows] * widths[owner]))
+        members = (*MEMBERS, *constants.names)
+        return cls(places, rows, offsets, data.session[rows], horizons, members, trees, np.stack(density))
+
+    @property
+    def owner(self) -> I64:
+        """Position in ``places`` of each row's symbol, shape (n,)."""
+        return np.repeat(np.arange(len(self.places)), np.diff(self.offsets))
+
+    def averaged(self, by: Bools | None = None, options: Averaging | None = None) -> list[Averaged]:
+        """Weigh the members of each horizon by the outcomes of all rows, or of those of ``by`` (n,)."""
+        return [
+            average(
+                density if by is None else np.where(by[:, None], density, np.nan), self.offsets, self.session,
+                horizon, members=self.members, options=options,
+            )
+            for horizon, density in zip(self.horizons, self.density, strict=True)
+        ]  # fmt: skip
+
+
 def weigh_members(ledger: Ledger, lessons: Lessons) -> None:
     """Weigh the members of all finished symbols; keep weights and evidence in the ledger."""
-    constants, data = constants_of(lessons), lessons.data
-    places, trees = _outputs(ledger, data)
-    (before, starts), (rows, offsets) = (_rows_of(data, places, name) for name in ("stop", "weigh"))
-    owner = np.repeat(np.arange(len(places)), np.diff(offsets))
-    averaged = []
-    for h, horizon in enumerate(lessons.horizons):
-        scale = lessons.scale[h]
-        y = data.target[:, h].astype(np.float64)
-        widths = fit_widths(y[before], scale[before], starts)
-        fixed = np.broadcast_to(constants.values[h], (len(rows), len(constants.names)))
-        density = log_densities(
-            y[rows], np.concatenate([trees[:, h], fixed], axis=1), scale[rows] * widths[owner]
-        )
-        members = (*MEMBERS, *constants.names)
-        averaged.append(average(density, offsets, data.session[rows], horizon, members=members))
+    constants = constants_of(lessons)
+    weighing = _Weighing.of(ledger, lessons, constants)
+    averaged = weighing.averaged()
     ledger.set_meta({"constants": {"names": constants.names, "values": constants.values.tolist()}})
     ledger.set_pooled(WEIGHTS, {
-        data.symbols[place]: [to_plain(each.evidence(position)) for each in averaged]
-        for position, place in enumerate(places)
+        lessons.data.symbols[place]: [to_plain(each.evidence(position)) for each in averaged]
+        for position, place in enumerate(weighing.places)
     })  # fmt: skip
+
+
+def cross_weighed(ledger: Ledger, lessons: Lessons, halves: Sequence[tuple[Bools, Bools]]) -> F64:
+    """Return what finished ensembles expect of rows by whose outcomes their members were not weighed.
+
+    Parameters
+    ----------
+    halves : sequence of two pairs of Bools, each of shape (R,)
+        Rows of `weigh` by which members are weighed, and rows of it that are forecast with these weights.
+
+    Returns
+    -------
+    F64, shape (R, H)
+        NaN on all other rows, and for symbols without a model.
+    """
+    constants = constants_of(lessons)
+    weighing = _Weighing.of(ledger, lessons, constants)
+    found = np.full((len(lessons.data.session), len(lessons.horizons)), np.nan)
+    # half of the sessions: weights are to move to equal ones as far as those of all sessions do
+    options = Averaging(min_sessions=Averaging().min_sessions // 2)
+    for by, forecast in halves:
+        averaged = weighing.averaged(by[weighing.rows], options)
+        weights = np.stack([each.weights for each in averaged], axis=1)[weighing.owner]
+        trees, fixed = np.split(weights, [len(MEMBERS)], axis=2)
+        scores = combine(weighing.outputs, trees, (fixed * constants.values).sum(axis=2))
+        own = forecast[weighing.rows]
+        found[weighing.rows[own]] = scores[own]
+    return found
 
 
 def take_weights(ledger: Ledger, parent: Ledger) -> None:

@@ -271,6 +271,9 @@ def keep_served(run: RunFolder, asof: np.datetime64, table: pl.DataFrame) -> Non
 def serving_run(workspace: Workspace, run: RunFolder, asof: np.datetime64) -> RunFolder:
     """Return the run's refit that knows most, but nothing later than ``asof``, else the run itself.
 
+    Of several that know as much it is the newest: it may be the one before with more of its models fitted
+    again.
+
     Raises
     ------
     RunError
@@ -280,7 +283,7 @@ def serving_run(workspace: Workspace, run: RunFolder, asof: np.datetime64) -> Ru
     check_done(run)
     able = [other for other in refits_of(workspace, run) if np.datetime64(known_until(other)) <= asof]
     if able:
-        return max(able, key=known_until)
+        return max(reversed(able), key=known_until)
     check_known_by(workspace, run, str(asof))
     return run
 

@@ -90,7 +90,7 @@ class Trained:
 def train(
     workspace: Workspace, config: RunConfig, *, fresh: bool = False, progress: Progress | None = None,
     market: Market | None = None, follow: Callable[[RunFolder], RunFolder] | None = None,
-    profile: bool = False, fleet: FleetHow | None = None,
+    profile: bool = False, fleet: FleetHow | None = None, extend: bool = True,
 ) -> Trained:  # fmt: skip
     """Train and evaluate one model by segments; a finished run is found again, one that was cut off goes on.
 
@@ -101,7 +101,9 @@ def train(
     profile : bool
         Whether a network's training is measured, into profile.json; it shapes nothing.
     fleet : FleetHow, optional
-        What a fleet may take, and who computes it.
+        What a fleet may take, and who computes it; None: what the last call on it might.
+    extend : bool
+        Whether a finished fleet goes on with the symbols that a limit left out.
 
     Returns
     -------
@@ -109,13 +111,12 @@ def train(
         The run, with weights, state and predictions on `weigh`, `route` and (sealed) `test`.
     """
     progress = progress or Progress(enabled=False)
-    entry = model_entry(config.model)
-    started = time.perf_counter()
+    entry, started = model_entry(config.model), time.perf_counter()
     ready = prepare(workspace, config, progress=progress, market=market)
     config, market, features, warm = ready.config, ready.market, ready.features, ready.warm
     identity = identity_of(config.identity(), market, features, ready.attributes, warm)
     run = run_folder(workspace, config.model, identity)
-    if run.is_done and not fresh and not _has_more_to_fit(entry, run):
+    if run.is_done and not fresh and not (extend and _has_more_to_fit(entry, run)):
         progress.note(f"{run.name} is there already (use --fresh to train it again)")
         _remember_searches(run, config, warm)
         return Trained(run, market)
@@ -140,11 +141,10 @@ def train(
         maps = _calibrate_and_predict(run, config, dataset, outcome, progress)
         save_state(run, dataset, maps)
         write_text(run.path / "quality.json", market.quality.to_json(max_findings=EXAMPLES))
-        times: dict[str, Any] = {
-            "prepare_seconds": round(prepared - started, 3), "train_seconds": round(trained - prepared, 3)
-        }  # fmt: skip
-        chosen_until = _chosen_until(dataset, warm, residual)
-        finish(run, dataset, outcome.facts, started, chosen_until=chosen_until, **times)
+        finish(
+            run, dataset, outcome.facts, started, chosen_until=_chosen_until(dataset, warm, residual),
+            prepare_seconds=round(prepared - started, 3), train_seconds=round(trained - prepared, 3),
+        )  # fmt: skip
     progress.note(f"{run.name} done in {clock(time.perf_counter() - started)}")
     return Trained(run, market)
 
@@ -155,12 +155,12 @@ def _chosen_until(dataset: Dataset, *taken_over: WarmSource | Residual | None) -
     return max([last_known(dataset, used), *(source.known_until for source in taken_over if source)])
 
 
-def _has_more_to_fit(entry: ModelEntry, run: RunFolder) -> bool:
+def _has_more_to_fit(entry: ModelEntry, run: RunFolder, parent: RunFolder | None = None) -> bool:
     if entry.kind != "fleet":
         return False
-    from barcast.pipeline.fleet import has_more_to_fit
+    from barcast.pipeline.fleet import has_more_to_fit, is_behind
 
-    return has_more_to_fit(run)
+    return has_more_to_fit(run) if parent is None else is_behind(run, parent)
 
 
 def prepare(
@@ -364,13 +364,14 @@ def refitted_market(
 
 def refit(
     workspace: Workspace, parent: RunFolder, config: RunConfig, *, progress: Progress | None = None,
-    market: Market | None = None, fresh: bool = False, fleet: FleetHow | None = None,
+    market: Market | None = None, fresh: bool = False, fleet: FleetHow | None = None, extend: bool = True,
 ) -> RunFolder:  # fmt: skip
     """Refit a finished run on every known label.
 
     Steps, penalties and score maps stay as the evaluation chose them; so what chose them is known to the
-    refit too. The new run carries no scores of its
-    own: nothing is left that could judge it. Its evidence is the parent's.
+    refit too. The new run carries no scores of its own: nothing is left that could judge it. Its evidence is
+    the parent's. A fleet's refit that is there already gets what its evaluation gained since, unless
+    ``extend`` is false; where ``fleet`` says nothing it may take what the evaluation might.
 
     Raises
     ------
@@ -390,7 +391,7 @@ def refit(
     plain = {**config.identity(), "final_of": parent.info["id"]}
     identity = identity_of(plain, market, features, attributes, warm)
     run = run_folder(workspace, f"{config.model}-final", identity)
-    if run.is_done and not fresh:
+    if run.is_done and not fresh and not (extend and _has_more_to_fit(entry, run, parent)):
         progress.note(f"{run.name} is there already")
         inherit_search(run, parent)
         return run

@@ -73,20 +73,22 @@ def train_and_report(
     follow: Callable[[RunFolder], RunFolder] | None = None,
     profile: bool = False,
     fleet: FleetHow | None = None,
+    extend: bool = True,
 ) -> TrainedAndCompared:
     """Train, compare with naive rows and ridge, optionally refit on everything known, write the report.
 
     With ``parent``, a finished run, nothing is trained: it is compared on the rows it was made from and
     refitted on everything known now. ``config`` is then its own (`refit_config`). Without ``keep_forecasts``
-    a refit's forecasts are shown, but not kept as served. ``follow``, ``profile`` and ``fleet`` are as for
-    `train`.
+    a refit's forecasts are shown, but not kept as served. ``follow``, ``profile``, ``fleet`` and ``extend``
+    are as for `train`.
     """
     progress = progress or Progress(enabled=False)
     _check_asked(workspace, config, parent, profile=profile)
     if parent is None:
         trained = train(
-            workspace, config, fresh=fresh, progress=progress, follow=follow, profile=profile, fleet=fleet
-        )
+            workspace, config, fresh=fresh, progress=progress, follow=follow, profile=profile, fleet=fleet,
+            extend=extend,
+        )  # fmt: skip
         if profile and not (trained.run.path / "profile.json").is_file():
             progress.note("nothing was trained, so nothing was measured: --fresh --profile")
         run, market, newest = trained.run, trained.market, trained.market
@@ -95,7 +97,9 @@ def train_and_report(
     compared = compare_runs(workspace, [run], open_test=open_test, market=market, progress=progress)
     refitted = None
     if final or parent:
-        refitted = refit(workspace, run, config, market=newest, fresh=fresh, progress=progress, fleet=fleet)
+        refitted = refit(
+            workspace, run, config, market=newest, fresh=fresh, progress=progress, fleet=fleet, extend=extend
+        )
     asof = config.data.asof
     save = keep_forecasts and bool(refitted) and not asof
     forecasts = _forecasts(workspace, run, asof, progress, save=save)

@@ -61,6 +61,17 @@ def faulty():
     return fit
 
 
+def picky(bad):
+    """Raise an error for a whole unit wherever one of some symbols is in it."""
+
+    def fit(unit):
+        if found := set(bad) & set(unit.symbols):
+            raise ZeroDivisionError(f"by {min(found)}")
+        return _result(unit)
+
+    return fit
+
+
 def greedy(mib):
     """Keep more memory with every unit."""
     kept = []

@@ -63,6 +63,22 @@ def test_an_error_of_the_fit_is_the_failure_of_its_symbol(name, capfd):
         assert capfd.readouterr().out == ""
 
 
+def test_results_say_what_their_worker_held():
+    with closing(executor("processes", 1, source("greedy", mib=40))) as pool:
+        (finished,) = drive(pool, units(1))
+    assert 35 << 20 < finished.memory_bytes < 150 << 20
+    assert finished.results[0].memory_bytes == finished.memory_bytes
+
+
+def test_an_error_of_one_symbol_is_not_that_of_all_in_its_unit():
+    symbols = tuple(f"S{i}" for i in range(13))
+    with closing(executor("serial", 1, source("picky", bad=["S3", "S11"]))) as pool:
+        (finished,) = drive(pool, [Unit(symbols, tuple(range(13)), "fast")])
+    assert tuple(each.symbol for each in finished.results) == symbols
+    failed = {each.symbol: each.reason for each in finished.results if each.status == "failed"}
+    assert failed == {"S3": "ZeroDivisionError: by S3", "S11": "ZeroDivisionError: by S11"}
+
+
 def test_workers_use_one_thread_and_import_only_what_the_fit_needs():
     with closing(
         executor("processes", 1, source("environment", names=["OMP_NUM_THREADS", "NUMBA_NUM_THREADS"]))

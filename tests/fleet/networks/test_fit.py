@@ -31,7 +31,7 @@ def test_a_worker_makes_its_fit_by_name_and_gets_results_in_order(tmp_path):
     results = fit(unit)
     assert [result.symbol for result in results] == ["S3", "S0", "S2"]
     assert [result.status for result in results] == ["done"] * 3
-    assert all(result.preset == "gru-16" and result.memory_bytes > 1e7 for result in results)
+    assert all(result.preset == "gru-16" for result in results)
     assert results[1].metrics["epochs"] == 2 and results[0].metrics["epochs"] > 2
     assert [unpack(result.model).shape.hidden_size for result in results] == [16, 16, 5]
 

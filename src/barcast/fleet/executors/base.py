@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 from barcast.core.memory import pss_bytes
-from barcast.fleet.work import FitSource, SymbolResult, Unit
+from barcast.fleet.work import TRY_AGAIN, FitSource, SymbolResult, Unit
 
 #: Libraries that bring threads of their own read these as they are loaded; workers share the cores already.
 ONE_THREAD = dict.fromkeys(
@@ -124,15 +124,23 @@ class Worker:
         self._measured_at = self._looked_at = 0.0
 
     def run(self, unit: Unit) -> Outcome:
-        """Fit one unit; an error of the fit becomes the failure of its symbols."""
+        """Fit one unit; an error of the fit becomes the failure of the symbol that it comes from."""
         began = time.perf_counter()
-        try:
-            results = tuple(self._fit(unit))
-        except Exception as error:  # one bad symbol never stops thousands
-            results = _failures(unit, error)
+        results = self._results(unit)
         seconds = time.perf_counter() - began
         self._measure()
-        return Outcome(results, seconds, self._memory_bytes)
+        held = self._memory_bytes
+        return Outcome(tuple(replace(each, memory_bytes=held) for each in results), seconds, held)
+
+    def _results(self, unit: Unit) -> tuple[SymbolResult, ...]:
+        """Fit a unit; where that raises, each half, down to the symbol that cannot be fitted."""
+        try:
+            return tuple(self._fit(unit))
+        except Exception as error:  # one bad symbol never stops thousands
+            if len(unit.symbols) == 1:
+                reason = f"{type(error).__name__}: {error}"
+                return (SymbolResult(unit.symbols[0], unit.preset, "failed", reason=reason, todo=TRY_AGAIN),)
+        return tuple(result for half in unit.halves() for result in self._results(half))
 
     def _measure(self) -> None:
         now = time.perf_counter()
@@ -166,9 +174,3 @@ def _resident_pages() -> int:
         return int(os.read(descriptor, 200).split()[1])
     finally:
         os.close(descriptor)
-
-
-def _failures(unit: Unit, error: Exception) -> tuple[SymbolResult, ...]:
-    reason = f"{type(error).__name__}: {error}"
-    todo = "try again with `barcast fleet retry-failed`; please report it if it fails the same way"
-    return tuple(SymbolResult(each, unit.preset, "failed", reason=reason, todo=todo) for each in unit.symbols)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import torch
 
 from barcast.core.atomic import atomic_path
 from barcast.core.errors import BarcastError, RunError
-from barcast.core.memory import keep_freed_memory, pss_bytes
+from barcast.core.memory import keep_freed_memory
 from barcast.fleet.data import FleetData
 from barcast.fleet.networks.presets import Kind, resolve
 from barcast.fleet.networks.trainer import BatchTrainer, Member
@@ -93,8 +93,7 @@ class NetworkFit:
                     symbol, unit.preset, "failed", reason=error.found, todo=error.todo
                 )
         found |= self._fit(members, unit)
-        memory = pss_bytes()
-        return [replace(found[position], memory_bytes=memory) for position in unit.positions]
+        return [found[position] for position in unit.positions]
 
     def _fit(self, members: Sequence[Member], unit: Unit) -> dict[int, SymbolResult]:
         """Train batch after batch; return the results by position."""

@@ -20,7 +20,7 @@ from barcast.fleet.trees.predict import predict_members
 from barcast.fleet.trees.presets import MEMBERS, EnsembleConfig, ForestConfig, MemberName, configured
 from barcast.fleet.trees.seeds import seed_of
 from barcast.fleet.trees.xgboost import train_xgboost, trees_of_xgboost
-from barcast.fleet.work import SymbolResult, Unit
+from barcast.fleet.work import TRY_AGAIN, SymbolResult, Unit
 
 #: Segments whose errors of each member are kept with the model.
 _JUDGED = ("stop", "weigh")
@@ -87,13 +87,8 @@ class EnsembleFit:
         except BarcastError as error:
             found = {"status": "failed", "reason": error.found, "todo": error.todo}
         except Exception as error:  # a library's own: one symbol must not end thousands
-            found = {
-                "status": "failed", "reason": f"{type(error).__name__}: {error}",
-                "todo": "train it alone to see more: `barcast fleet retry-failed`",
-            }  # fmt: skip
-        return SymbolResult(
-            data.symbol, unit.preset, seconds=time.perf_counter() - began, memory_bytes=_peak_bytes(), **found
-        )
+            found = {"status": "failed", "reason": f"{type(error).__name__}: {error}", "todo": TRY_AGAIN}
+        return SymbolResult(data.symbol, unit.preset, seconds=time.perf_counter() - began, **found)
 
 
 def fit_symbol(data: SymbolData, config: EnsembleConfig, seed: int, native: bool = True) -> dict[str, Any]:
@@ -238,17 +233,6 @@ def _metrics(
 
 def _rmse(error: F64) -> float | None:
     return float(np.sqrt(np.mean(error * error))) if len(error) else None
-
-
-def _peak_bytes() -> int:
-    """Return the most this process ever held; 0 where the system does not say (Windows)."""
-    try:
-        import resource
-        import sys
-    except ImportError:
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(peak if sys.platform == "darwin" else peak * 1024)
 
 
 def predictions(data: SymbolData, model: bytes, rows: I64) -> F64:

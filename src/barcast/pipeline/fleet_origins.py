@@ -1,0 +1,58 @@
+"""Which run fitted each model of a fleet, and what it knew: a refreshed fleet has models of several runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from barcast.core.config import to_plain
+from barcast.core.runs import RunFolder
+from barcast.fleet.ledger_rows import LedgerRow
+from barcast.pipeline.record import known_until
+
+#: Where a symbol's metrics say it of a model that was taken over.
+_TAKEN_OVER = "taken_over"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a model comes from.
+
+    Attributes
+    ----------
+    run : str
+        The run that fitted it.
+    data_key : str
+        Digest of the rows of the market that this run read.
+    known_until : str
+        When the last label became known that taught, stopped, chose or calibrated anything of this run.
+    """
+
+    run: str
+    data_key: str
+    known_until: str
+
+    @classmethod
+    def of(cls, run: RunFolder) -> Origin:
+        """Return the origin of the models that a run fits itself."""
+        return cls(run.name, str(run.info.get("data_key", "")), known_until(run))
+
+
+def origins(run: RunFolder, rows: Iterable[LedgerRow]) -> dict[str, Origin]:
+    """Return by symbol where the model of each row of a finished run's ledger comes from."""
+    here = Origin.of(run)
+    return {row.symbol: _origin(row, here) for row in rows}
+
+
+def _origin(row: LedgerRow, here: Origin) -> Origin:
+    told = row.metrics.get(_TAKEN_OVER, {})
+    if "known_until" not in told:  # fitted here, or taken over by a version that did not write it down
+        return here
+    return Origin(told["run"], told["data_key"], told["known_until"])
+
+
+def with_origin(row: LedgerRow, origin: Origin) -> dict[str, Any]:
+    """Return what a ledger measured of a symbol, with where its model comes from and when it was fitted."""
+    told = row.metrics.get(_TAKEN_OVER, {"finished_at": row.finished_at})
+    return {**row.metrics, _TAKEN_OVER: {**told, **to_plain(origin)}}
