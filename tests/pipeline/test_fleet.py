@@ -61,13 +61,6 @@ def place(tmp_path_factory):
     return root
 
 
-@pytest.fixture
-def spare(place, tmp_path):
-    copy = tmp_path / "ws"
-    subprocess.run(["cp", "-r", str(place), str(copy)], check=True)
-    return copy
-
-
 def ledger_of(root, name=""):
     return Ledger.open(fleet_run(Workspace(root), name).fleet / LEDGER)
 

@@ -118,18 +118,24 @@ def test_the_few_that_lost_it_are_named(few, capsys):
     assert all(symbol in printed for symbol in named) and "fleet refresh --named" in printed
 
 
-def test_the_sealed_test_is_not_looked_at_until_it_was_opened(quiet, tmp_path, monkeypatch):
-    root = tmp_path / "ws"
-    subprocess.run(["cp", "-r", str(quiet), str(root)], check=True)
-    name, inside = evaluation(root), str(DAYS[470])
-    seen: list[ForecastRows] = []
+@pytest.fixture
+def seen(monkeypatch):
+    """The rows that decay is measured on, of each call the reference and then those watched."""
+    found: list[ForecastRows] = []
     plain = decay_module.measure_decay
 
     def watched(symbols, reference, since, *rest, **more):
-        seen.extend((reference, since))
+        found.extend((reference, since))
         return plain(symbols, reference, since, *rest, **more)
 
     monkeypatch.setattr(decay_module, "measure_decay", watched)
+    return found
+
+
+def test_the_sealed_test_is_not_looked_at_until_it_was_opened(quiet, tmp_path, seen):
+    root = tmp_path / "ws"
+    subprocess.run(["cp", "-r", str(quiet), str(root)], check=True)
+    name, inside = evaluation(root), str(DAYS[470])
     barcast.fleet_decay(name, workspace=root)
     test = set(range(460, KNOWN))
     assert not any(test & set(rows.session.tolist()) for rows in seen)
@@ -204,19 +210,11 @@ def test_one_refreshed_symbol_neither_blocks_the_others_nor_restarts_their_watch
         barcast.fleet_decay(second.run, workspace=root, since=str(DAYS[KNOWN - 1]))
 
 
-def test_models_taken_over_from_an_evaluation_leave_its_test_sealed(few, tmp_path, monkeypatch):
+def test_models_taken_over_from_an_evaluation_leave_its_test_sealed(few, tmp_path, seen):
     root = tmp_path / "ws"
     subprocess.run(["cp", "-r", str(few), str(root)], check=True)
     name, serial = evaluation(root), FleetHow(executor="serial")
     new = refresh_module.fleet_refresh(Workspace(root), ["SYM20"], name, how=serial).run
-    seen: list[ForecastRows] = []
-    plain = decay_module.measure_decay
-
-    def watched(symbols, reference, since, *rest, **more):
-        seen.extend((reference, since))
-        return plain(symbols, reference, since, *rest, **more)
-
-    monkeypatch.setattr(decay_module, "measure_decay", watched)
     assert barcast.fleet_decay(new, workspace=root).since == str(DAYS[KNOWN])
     assert not any(set(range(460, KNOWN)) & set(rows.session.tolist()) for rows in seen)
     with pytest.raises(UsageError, match="sealed"):

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date
@@ -56,13 +55,6 @@ def place(tmp_path_factory):
         assert run(*AGAIN, root, "--budget", "10m") == 0
     assert run("train", "--refit", fleet_run(Workspace(root)).name, "-w", root, "--no-report", "-q") == 0
     return root
-
-
-@pytest.fixture
-def spare(place, tmp_path):
-    copy = tmp_path / "ws"
-    subprocess.run(["cp", "-r", str(place), str(copy)], check=True)
-    return copy
 
 
 def evaluation(root) -> RunFolder:

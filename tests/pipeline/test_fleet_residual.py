@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 from dataclasses import replace
 
 import numpy as np
@@ -71,13 +70,6 @@ def place(tmp_path_factory):
     assert run("train", "ridge", "-w", root, "--features", "core12", *DATA) == 0
     assert run("fleet", "trees", "-w", root, *FLEET, *on_ridge(root), "--final") == 0
     return root
-
-
-@pytest.fixture
-def spare(place, tmp_path):
-    copy = tmp_path / "ws"
-    subprocess.run(["cp", "-r", str(place), str(copy)], check=True)
-    return copy
 
 
 def on_ridge(root):

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 
 import numpy as np
 import polars as pl
@@ -45,13 +44,6 @@ def place(tmp_path_factory):
     for policy in ("evidence", "prefer-dedicated"):
         barcast.route(ridge.name, fleet.name, policy, workspace=root)
     return root
-
-
-@pytest.fixture
-def spare(place, tmp_path):
-    copy = tmp_path / "ws"
-    subprocess.run(["cp", "-r", str(place), str(copy)], check=True)
-    return copy
 
 
 def named(root, model, *, final=False):

@@ -44,8 +44,8 @@ from barcast.pipeline.attributes import attribute_values, known_attributes
 from barcast.pipeline.dataset import Dataset
 from barcast.pipeline.fleet_engine import engine_of
 from barcast.pipeline.fleet_lessons import lessons_of, target_scale
+from barcast.pipeline.fleet_seen import LEANS_ON
 from barcast.pipeline.fleet_universal import (
-    FACT,
     Universal,
     is_residual,
     recorded_universal,
@@ -186,7 +186,7 @@ def residual_of(
     known = recorded_universal(workspace, evaluated or run)
     universal = known or Universal.of(RunFolder(workspace.runs / config.options.universal))
     beside = universal if serving is None else Universal.of(serving)
-    run.update(**{FACT: beside.plain()})
+    run.update(**{LEANS_ON: beside.plain()})
     inherit_search(run, universal.run)
     Ledger.create(run.fleet / LEDGER).close()  # it has a status while the universal model is trained again
     scores = unseen_scores(workspace, run, universal.run, dataset.market, progress, evaluated)

@@ -59,8 +59,8 @@ from barcast.windows.normalise import FittedScaler
 
 #: Blocks of `fit` that are forecast out of fold; the first of so many parts and one more only teaches.
 NUM_FOLDS = 4
-#: Where the forecasts are kept, in the folder of the ledger; and what run.json calls the run behind them.
-FOLDER, FACT = "universal", LEANS_ON
+#: Where the forecasts are kept, in the folder of the ledger.
+FOLDER = "universal"
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def is_residual(config: RunConfig) -> bool:
 
 def refuse_residual(run: RunFolder, todo: str) -> None:
     """Refuse a residual fleet where its models alone would be taken for forecasts (`RunError`)."""
-    if universal := run.recorded.get(FACT):
+    if universal := run.recorded.get(LEANS_ON):
         raise RunError(
             f"`{run.name}` is a residual fleet: its models forecast what `{universal['run']}` leaves, and "
             "nothing alone",
@@ -198,7 +198,7 @@ def recorded_universal(workspace: Workspace, run: RunFolder) -> Universal | None
     RunError
         When it is gone, or its weights are no longer those that the fleet learned to correct.
     """
-    told = run.recorded.get(FACT)
+    told = run.recorded.get(LEANS_ON)
     if told is None:
         return None
     folder = RunFolder(workspace.runs / told["run"])

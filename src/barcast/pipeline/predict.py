@@ -226,7 +226,7 @@ def predict(
         run=run.name, model=config.row_name, seed=config.seed, route=server_of(config),
         quantiles=head.quantiles(outputs),
     )  # fmt: skip
-    if not symbols and (not asof if save is None else save):
+    if is_served_to_all(symbols, asof, save):
         keep_served(run, now, table)
     return _answer(run, config, bars, table, reasons, warnings)
 
@@ -254,6 +254,11 @@ def _answer(
         reasons,
         tuple(warnings),
     )
+
+
+def is_served_to_all(symbols: Sequence[str], asof: str, save: bool | None) -> bool:
+    """Return whether an answer is kept: that for the whole market, unless a replay or the caller says no."""
+    return not symbols and (not asof if save is None else save)
 
 
 def keep_served(run: RunFolder, asof: np.datetime64, table: pl.DataFrame) -> None:

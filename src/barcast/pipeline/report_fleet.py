@@ -22,7 +22,7 @@ from barcast.fleet.ledger import LEDGER, Ledger
 from barcast.fleet.ledger_rows import LedgerRow
 from barcast.fleet.trees.presets import MEMBERS, configured
 from barcast.pipeline.fleet_engine import engine_of
-from barcast.pipeline.fleet_universal import FACT
+from barcast.pipeline.fleet_seen import LEANS_ON
 from barcast.pipeline.fleet_weights import POOLED_MEAN, WEIGHTS, ZERO
 from barcast.pipeline.settings import RunConfig, from_run
 from barcast.reports.data import Column, Failure
@@ -98,7 +98,8 @@ def fleet_part(run: RunFolder, rows: CommonRows, series: ModelSeries, horizon: i
         kind="trees" if config.model == "fleet-trees" else "networks", run=run.name, counts=counts,
         seconds=sum(row.seconds for row in done), ledger_bytes=size, segment=rows.segment,
         num_sessions=rows.num_sessions, has_size=skills.has_size, skill=skills.column, symbols=columns,
-        members=_members(names, weights), times=times, universal=run.recorded.get(FACT, {}).get("run", ""),
+        members=_members(names, weights), times=times,
+        universal=run.recorded.get(LEANS_ON, {}).get("run", ""),
         strength=float(np.mean([each["strength"] for each in weights.values()])) if weights else None,
         details=tuple(
             Detail(
@@ -114,7 +115,7 @@ def fleet_failures(run: RunFolder) -> list[Failure]:
     """Return who has no model of its own, why, and what to do or what serves it."""
     with Ledger.open(run.fleet / LEDGER) as ledger:
         rows = ledger.rows(status=["failed", "left_out"])
-    is_residual = FACT in run.recorded
+    is_residual = LEANS_ON in run.recorded
     return [
         Failure(
             symbol=row.symbol, stage=_STAGES[row.status], error=reason_text(row.reason),

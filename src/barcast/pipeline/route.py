@@ -31,7 +31,7 @@ from barcast.models.dedicated import RoutedConfig
 from barcast.models.registry import model_entry
 from barcast.pipeline.compare import REFERENCE, check_same_question
 from barcast.pipeline.fleet_universal import recorded_universal
-from barcast.pipeline.predict import Forecasts, keep_served, predict
+from barcast.pipeline.predict import Forecasts, is_served_to_all, keep_served, predict
 from barcast.pipeline.record import check_market, known_until
 from barcast.pipeline.routed_parts import FACT, ROUTES, Parts, open_routes, recorded_parts
 from barcast.pipeline.settings import RunConfig, from_run
@@ -310,7 +310,7 @@ def predict_routed(
             f"by one of its runs alone: barcast predict {parts.universal.name} --asof {first.asof}",
         )
     table = table.sort(["horizon", "score"], descending=[False, True])
-    if not asked.get("symbols") and (not asked.get("asof") if save is None else save):
+    if is_served_to_all(asked.get("symbols", ()), asked.get("asof", ""), save):
         keep_served(run, np.datetime64(first.asof), table)
     return replace(
         first, run=run.name, parent="", table=table,
