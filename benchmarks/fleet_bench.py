@@ -1,13 +1,14 @@
 """Thousands of ensembles: `barcast fleet trees --preset published` beside the same three libraries in a plain pool.
 
     python benchmarks/fleet_bench.py                 # cn_a_share, every symbol with 500 training rows
-    python benchmarks/fleet_bench.py --limit 400     # a part of them, on both sides
+    python benchmarks/fleet_bench.py --limit 400     # a part of them, on both sides: printed, not written
 
 Ours goes from the store to the ledger: bars, features (`core12`, nothing cached), fits, weights, packed file. The
 rival gets features, targets and segments as arrays, in a process pool with one thread each; for each symbol it fits
 scikit-learn's RandomForestRegressor, XGBRegressor and LGBMRegressor with the same hyper-parameters, all other options
 as the libraries have them, and saves the three. Skill is RankIC on `weigh` and `route` of the plain mean of the three
-members, standardised within each, on both sides; the difference is paired by session.
+members, standardised within each, on both sides; the difference is paired by session. Each side is a process of its
+own, looked at once a second: its memory is the most that the whole tree of processes held in the seconds that count.
 """
 
 import argparse
@@ -15,7 +16,6 @@ import json
 import os
 import pickle
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,7 +26,7 @@ import numpy as np
 
 from barcast.core.predictions import SEGMENTS as NAMES
 from barcast.evaluation.metrics import rank_ic
-from common import OUT, SEGMENTS, log_trial, machine, shown, workspace_for, write_result
+from common import OUT, SEGMENTS, log_trial, machine, shown, watched, workspace_for, write_result
 
 WORKERS, MIN_ROWS = 2, 500
 JUDGED = [NAMES.index("weigh"), NAMES.index("route")]
@@ -44,7 +44,7 @@ def config_of(limit: int):
 
 def ours(limit: int) -> dict:
     """Fit a fresh fleet; keep the rows and what its members say for the other side and the comparison."""
-    from barcast.core.memory import keep_freed_memory, tree_pss_bytes
+    from barcast.core.memory import keep_freed_memory
     from barcast.core.progress import Progress
     from barcast.core.runs import RunFolder
     from barcast.fleet.ledger import LEDGER, Ledger
@@ -57,16 +57,16 @@ def ours(limit: int) -> dict:
     keep_freed_memory()
     place, config = config_of(limit)
     shutil.rmtree(place.cache / "panels", ignore_errors=True)
-    started = time.perf_counter()
+    began = time.monotonic()
     market = load_market(place, config.data)
     dataset = build_dataset(market, place, resolve_features(place, config.data.features), tabular=True)
-    prepared = time.perf_counter() - started
+    prepared = time.monotonic() - began
     folder = OUT / "fleet"
     shutil.rmtree(folder, ignore_errors=True)
     run = RunFolder(folder)
     folder.mkdir(parents=True)
     fitted = fit_fleet(config, dataset, run, Progress(True), FleetHow(limits=Limits(workers=WORKERS)))
-    seconds = time.perf_counter() - started
+    ended = time.monotonic()
     packed = fitted.served.packed
     data = fleet_data(dataset)
     data.save(folder / "rows")
@@ -82,8 +82,8 @@ def ours(limit: int) -> dict:
         size = ledger.size_bytes() + run.weights.stat().st_size
     (folder / "symbols.json").write_text(json.dumps(symbols))
     return {
-        "seconds": seconds, "prepare": prepared, "symbols": len(symbols), "bytes": size,
-        "pss": tree_pss_bytes(), **{k: v for k, v in fitted.facts.items() if k == "fit_seconds"},
+        "began": began, "ended": ended, "prepare": prepared, "symbols": len(symbols), "bytes": size,
+        "fit_seconds": fitted.facts["fit_seconds"],
     }  # fmt: skip
 
 
@@ -125,13 +125,21 @@ def rival() -> dict:
     wanted = set(json.loads((OUT / "fleet" / "symbols.json").read_text()))
     positions = [position for position, symbol in enumerate(data.symbols) if symbol in wanted]
     with tempfile.TemporaryDirectory(dir=OUT) as out:
-        started = time.perf_counter()
+        began = time.monotonic()
         with ProcessPoolExecutor(WORKERS) as pool:
             found = list(pool.map(fit_rival, [(str(folder), out, position) for position in positions]))
-        seconds = time.perf_counter() - started
+        ended = time.monotonic()
         size = sum(path.stat().st_size for path in Path(out).iterdir())
     np.save(OUT / "fleet" / "rival.npy", np.concatenate(found))
-    return {"seconds": seconds, "symbols": len(positions), "bytes": size}
+    return {"began": began, "ended": ended, "symbols": len(positions), "bytes": size}
+
+
+def found_by(side: str, limit: int) -> dict:
+    """Run a side in a process of its own, watched from outside, and return what it said, its seconds and its peak."""
+    seen = watched(sys.executable, __file__, "--side", side, "--limit", str(limit))
+    found = json.loads(seen.printed.splitlines()[-1])
+    began, ended = found.pop("began"), found.pop("ended")
+    return {"seconds": ended - began, "peak": seen.peak(began, ended), **found}
 
 
 def skill() -> tuple[str, str, str]:
@@ -151,7 +159,7 @@ def skill() -> tuple[str, str, str]:
 
 
 def main() -> None:
-    """Run both sides, each in a process of its own, and print the table."""
+    """Run both sides and write the table; of a part of the symbols it is printed only."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -161,13 +169,13 @@ def main() -> None:
     if given.side:
         print(json.dumps(ours(given.limit) if given.side == "ours" else rival()))
         return
-    found = {}
-    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
-    for side in ("ours", "rival"):
-        command = [sys.executable, __file__, "--side", side, "--limit", str(given.limit)]
-        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
-        found[side] = json.loads(done.stdout.splitlines()[-1])
-        log_trial(benchmark="fleet", data="cn_a_share", side=side, **found[side])
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    found = {side: found_by(side, given.limit) for side in ("ours", "rival")}
+    if given.limit:
+        print("\n".join(lines_of(found)))
+        return
+    for side, one in found.items():
+        log_trial(benchmark="fleet", data="cn_a_share", side=side, **one)
     write_result("fleet", "\n".join(lines_of(found)) + "\n")
 
 
@@ -179,12 +187,12 @@ def lines_of(found: dict) -> list[str]:
         f"`published` on cn_a_share, {mine['symbols']:,} symbols with {MIN_ROWS} training rows, {WORKERS} workers, "
         f"{machine()}. Ours from the store to the ledger (of it {mine['prepare']:.1f} s before the first fit); the "
         "rival from arrays to saved models. RankIC on `weigh` and `route`.", "",
-        "| side | seconds | a symbol | ours is faster by | disk a symbol | RankIC of the members' plain mean |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        "| side | seconds | a symbol | ours is faster by | peak memory | disk a symbol | RankIC of the members' plain mean |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
         f"| barcast | {mine['seconds']:.0f} | {1e3 * mine['seconds'] / mine['symbols']:.1f} ms | 1.0 x "
-        f"| {mine['bytes'] / mine['symbols'] / 1e3:.0f} kB | {own} |",
+        f"| {mine['peak'] / 2**30:.2f} GiB | {mine['bytes'] / mine['symbols'] / 1e3:.0f} kB | {own} |",
         f"| process pool | {theirs['seconds']:.0f} | {1e3 * theirs['seconds'] / theirs['symbols']:.1f} ms "
-        f"| {theirs['seconds'] / mine['seconds']:.1f} x | {theirs['bytes'] / theirs['symbols'] / 1e3:.0f} kB | {other} |",
+        f"| {theirs['seconds'] / mine['seconds']:.1f} x | {theirs['peak'] / 2**30:.2f} GiB | {theirs['bytes'] / theirs['symbols'] / 1e3:.0f} kB | {other} |",
         "", f"Ours less the rival, paired by session: {paired}.",
     ]  # fmt: skip
 

@@ -1,5 +1,6 @@
 import os
 import signal
+import socket
 from contextlib import closing
 from importlib.util import find_spec
 
@@ -73,12 +74,29 @@ def test_a_worker_says_that_it_cannot_begin_or_has_grown(monkeypatch):
 def test_a_cluster_that_is_not_there_is_told(monkeypatch):
     import ray as plain
 
-    def refuse(*arguments, **options):
-        raise ConnectionError("Ray is trying to start at 10.0.0.1\nand more")
+    def refuse(error):
+        def init(*arguments, **options):
+            raise error
+
+        monkeypatch.setattr(plain, "init", init)
 
     monkeypatch.setattr(plain, "is_initialized", lambda: False)
-    monkeypatch.setattr(plain, "init", refuse)
-    with pytest.raises(
-        ResourceError, match=r"no Ray cluster at 10.0.0.1:6379: Ray is trying.*\n  -> start one"
-    ):
-        executor("ray", 2, source("busy"), address="10.0.0.1:6379")
+    refuse(ConnectionError("Ray is trying to start at 10.0.0.1\nand more"))
+    with pytest.raises(ResourceError, match=r"no Ray cluster at auto: Ray is trying.*\n  -> start one"):
+        executor("ray", 2, source("busy"), address="auto")
+    refuse(ValueError("Invalid address format: nowhere"))
+    with pytest.raises(ResourceError, match=r"no Ray cluster at nowhere: Invalid address"):
+        executor("ray", 2, source("busy"), address="nowhere")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+def test_an_address_where_nobody_answers_is_told_at_once(monkeypatch, host):
+    import ray as plain
+
+    monkeypatch.setattr(plain, "is_initialized", lambda: False)
+    monkeypatch.setattr(plain, "init", lambda *_, **__: pytest.fail("Ray tries for a quarter of an hour"))
+    with socket.socket() as silent:
+        silent.bind(("", 0))  # taken, but nobody listens
+        port = silent.getsockname()[1]
+        with pytest.raises(ResourceError, match=rf"no Ray cluster at .*:{port}: .*refused"):
+            executor("ray", 2, source("busy"), address=f"{host}:{port}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+import socket
 import sys
 import threading
 from collections import deque
@@ -28,6 +29,10 @@ from barcast.fleet.work import FitSource, Unit
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 #: Off, its servers listen on 127.0.0.1 instead of the machine's address, unless Ray was imported before.
 _LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+#: Hosts that Ray takes as the machine's own address.
+_LOCAL = ("localhost", "127.0.0.1", "::1")
+#: Seconds in which the first node of a cluster answers; Ray itself would try for a quarter of an hour.
+_ANSWER_SECONDS = 10.0
 #: Chunks that a worker has at a time: while it fits one, the next is on its way.
 _NUM_CHUNKS = 2
 
@@ -176,17 +181,29 @@ def _connect(num_workers: int, address: str | None) -> tuple[Any, bool]:
         return ray, False
     own = {"num_cpus": num_workers, "include_dashboard": False}
     try:
+        if address is not None:
+            _reach(ray, address)
         with _sigterm_kept():
             ray.init(
                 address or "local", log_to_driver=False, logging_level="error", **({} if address else own)
             )
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, ValueError) as error:  # the last for an address of no form that it knows
         found = str(error).strip().partition("\n")[0]
         raise ResourceError(
             f"no Ray cluster at {address or 'this machine'}: {found}",
             "start one with `ray start --head` and name its address, or use --executor processes",
         ) from error
     return ray, True
+
+
+def _reach(ray: Any, address: str) -> None:
+    """Raise `OSError` where nobody listens at ``HOST:PORT``; other forms Ray judges soon enough itself."""
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    if not port.isdecimal() or "/" in host:
+        return
+    at = (ray.util.get_node_ip_address() if host in _LOCAL else host, int(port))
+    socket.create_connection(at, _ANSWER_SECONDS).close()
 
 
 @contextmanager
