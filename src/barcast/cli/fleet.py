@@ -55,6 +55,9 @@ def _print_status(found: FleetStatus, only: str | None) -> None:
         typer.echo(f"on the residual: forecasts are those of {found.universal}, corrected")
     size = size_text(found.ledger_bytes)
     typer.echo(f"presets: {presets or '-'}; {clock(found.seconds)} of computing, {size} on disk")
+    if found.taken_over:
+        told = ", ".join(f"{num:,} of {name}" for name, num in found.taken_over.items())
+        typer.echo(f"taken over as they were fitted before: {told}")
     if found.seconds_left is not None:
         typer.echo(
             f"at work: {found.rate:.1f} symbols a second over the last minute, about "
@@ -106,7 +109,8 @@ def _print_symbol(found: FleetSymbol) -> None:
         return
     typer.echo(
         f"  preset {row.preset}, {row.num_rows:,} training rows, {row.seconds:.2f} s, "
-        f"{(row.model_bytes + row.native_bytes) / 1000:.0f} kB, finished {row.finished_at}"
+        f"{(row.model_bytes + row.native_bytes) / 1000:.0f} kB, finished {row.fitted_at}"
+        + (f" in {row.fitted_by}" if row.fitted_by else "")
     )
     for slope in found.slopes:
         _print_slope(slope)

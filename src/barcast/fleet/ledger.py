@@ -24,6 +24,7 @@ from barcast.fleet.ledger_rows import (
     ASKED_AGAIN,
     COLUMNS,
     FAILED_BEFORE,
+    NEW,
     STATUSES,
     LedgerRow,
     Plan,
@@ -156,18 +157,20 @@ class Ledger:
                 if self._connection.in_transaction:  # as above
                     self._connection.execute("ROLLBACK")
 
-    def plan(self, wanted: Sequence[Wanted]) -> Plan:
+    def plan(self, wanted: Sequence[Wanted], before: Mapping[str, LedgerRow] | None = None) -> Plan:
         """Compare what is wanted with what is there, note it, and return what is to be trained and why.
 
         A symbol whose settings or rows changed loses its model and its count of attempts. Symbols that are
-        in the ledger but not wanted stay as they are.
+        in the ledger but not wanted stay as they are. Whom only an older ledger knows (``before``, by symbol)
+        is to be trained for what changed since that one.
         """
+        older = before or {}
         rows = {row.symbol: row for row in self._among([each.symbol for each in wanted])}
         todo, done, failed = [], 0, []
         with self.together():
             for each in wanted:
                 row = rows.get(each.symbol)
-                why = decide(each, row)
+                why = decide(each, row or older.get(each.symbol)) or (NEW if row is None else "")
                 if row is None or why:
                     same = row is not None and (row.settings, row.data) == (each.settings, each.data)
                     attempts = row.attempts if row is not None and same else 0
@@ -349,6 +352,11 @@ class Ledger:
         for row in self._among([symbol]):
             return row
         raise self._unknown(symbol)
+
+    def digests(self, status: Collection[RowStatus] = STATUSES) -> dict[str, tuple[str, str]]:
+        """Return by symbol what it was, or is to be, trained with: digests of its settings and its rows."""
+        query = f"SELECT symbol, settings, data FROM symbols WHERE status IN ({_marks(status)})"
+        return {symbol: (settings, data) for symbol, settings, data in self._read(query, *status)}
 
     def counts(self) -> dict[RowStatus, int]:
         """Return how many symbols have each status, every status named."""

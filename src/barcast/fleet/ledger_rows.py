@@ -18,6 +18,8 @@ FAILED_BEFORE = "failed before"
 INTERRUPTED = "was running when the fleet ended"
 LEFT_OUT_BEFORE = "left out before"
 ASKED_AGAIN = "asked for again"
+#: What the metrics of a symbol call where and when it was fitted, if another ledger has it first.
+TAKEN_OVER = "taken_over"
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,16 @@ class LedgerRow:
         """Make a row from what the table holds, in the order of the fields."""
         named = dict(zip(cls.__dataclass_fields__, values, strict=True))
         return cls(**named | {"metrics": json.loads(named["metrics"])})
+
+    @property
+    def fitted_by(self) -> str:
+        """Name of the run that fitted it, where that is not the ledger's own; else empty."""
+        return str(self.metrics.get(TAKEN_OVER, {}).get("run", ""))
+
+    @property
+    def fitted_at(self) -> str:
+        """When its fit ended, wherever that was: ISO 8601 with zone; empty until then."""
+        return str(self.metrics.get(TAKEN_OVER, {}).get("finished_at", self.finished_at))
 
 
 #: The columns of :class:`LedgerRow`, for a query.

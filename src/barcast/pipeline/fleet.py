@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -38,6 +39,7 @@ from barcast.pipeline.fleet_rows import (
     rows_to_serve,
     who_waits,
 )
+from barcast.pipeline.fleet_taken import Older
 from barcast.pipeline.settings import RunConfig
 
 #: Name among the plain values of a refit's ledger: a digest of the evaluation's models that it refits.
@@ -118,20 +120,23 @@ def fit_fleet(
     ResourceError
         When the memory allowed holds not even one worker.
     """
-    return fit_lessons(config, lessons_of(dataset, how.priority), run, progress, how, parent)
+    older = Older.of(run) if how.only is None else Older()  # else nobody but those is touched
+    return fit_lessons(config, lessons_of(dataset, how.priority), run, progress, how, parent, older)
 
 
 def fit_lessons(
     config: RunConfig, lessons: Lessons, run: RunFolder, progress: Progress, how: FleetHow,
-    parent: RunFolder | None = None,
+    parent: RunFolder | None = None, older: Older | None = None,
 ) -> Fitted:  # fmt: skip
     """Fit a fleet on rows wherever they come from; otherwise as :func:`fit_fleet`.
 
-    What measured lighter presets is fitted again in a second round, with the one that was asked for.
+    What measured lighter presets is fitted again in a second round, with the one that was asked for. What
+    ``older`` fleets fitted alike is taken over.
     """
     started, engine, evened = time.perf_counter(), engine_of(config.model), False
     while True:
-        with _ready_to_fit(config, lessons, run, progress, how, parent) as (ledger, evaluated, drivers):
+        ready = _ready_to_fit(config, lessons, run, progress, how, parent, older)
+        with ready as (ledger, evaluated, drivers):
             if drivers and parent is None and not evened:
                 fits_begin(ledger, budget=how.limits.budget is not None)
             for driver in drivers:
@@ -145,7 +150,7 @@ def fit_lessons(
                 raise _nothing_fitted(ledger)
             if parent is None and not evened:
                 base = drivers[0].base_bytes if drivers else tree_pss_bytes()
-                ladder, settings = engine.ladder(config.options), _settings(config, lessons)
+                ladder, settings = engine.ladder(config.options), _settings(config)
                 evened = even_out(ledger, ladder, settings, how.limits, base, progress, how.only)
                 if evened:
                     continue
@@ -158,13 +163,15 @@ def plan_fits(
 ) -> list[Plan]:
     """Fit only what measures the presets, and return the plan of the rest.
 
+    What older fleets fitted alike is no part of the plan, and not taken over yet.
+
     Parameters
     ----------
     keep : bool
         Whether the ledger keeps what is fitted; else it stays as it is.
     """
-    lessons = lessons_of(dataset, how.priority)
-    with _ready_to_fit(config, lessons, run, progress, how, keep=keep) as (ledger, _, drivers):
+    lessons, older = lessons_of(dataset, how.priority), Older.of(run, writes=False)
+    with _ready_to_fit(config, lessons, run, progress, how, older=older, keep=keep) as (ledger, _, drivers):
         if drivers:
             fits_begin(ledger, budget=False)  # a plan gives nobody a preset
         plans = []
@@ -192,7 +199,7 @@ def is_behind(refit: RunFolder, evaluation: RunFolder) -> bool:
 @contextmanager
 def _ready_to_fit(
     config: RunConfig, lessons: Lessons, run: RunFolder, progress: Progress, how: FleetHow,
-    parent: RunFolder | None = None, *, keep: bool = True,
+    parent: RunFolder | None = None, older: Older | None = None, *, keep: bool = True,
 ) -> Iterator[tuple[Ledger, Ledger | None, list[Driver]]]:  # fmt: skip
     """Open ledgers, put the rows where workers find them, and make a driver for each job that is left."""
     engine = engine_of(config.model)
@@ -203,7 +210,7 @@ def _ready_to_fit(
         evaluated = held.enter_context(Ledger.open(parent.fleet / LEDGER)) if parent else None
         if evaluated is not None:  # before its rows are read: what it gains meanwhile is not in this refit
             ledger.set_meta({_EVALUATED: evaluated.content_digest()})
-        jobs = _jobs(engine, ledger, lessons, config, how, evaluated, progress)
+        jobs = _jobs(engine, ledger, lessons, config, how, evaluated, older or Older(), progress)
         folder = held.enter_context(rows_for_workers(lessons.data, run.fleet / "rows"))
         source = engine.source(config, folder, run, in_workers=how.executor != "serial")
         workers = _workers(source, how, engine)
@@ -236,11 +243,11 @@ def check_own_options(config: RunConfig, symbols: Sequence[str], columns: Sequen
 
 def _jobs(
     engine: Engine, ledger: Ledger, lessons: Lessons, config: RunConfig, how: FleetHow,
-    evaluated: Ledger | None, progress: Progress,
+    evaluated: Ledger | None, older: Older, progress: Progress,
 ) -> list[Job]:  # fmt: skip
     """Write down what is wanted, and return what is left to do: one job, or of a refit one a preset.
 
-    What dropped fits took teaches the cost models too.
+    What fits took that were dropped, or that a plan only counts, teaches the cost models too.
     """
     data, options, named = lessons.data, config.options, (lessons.columns, lessons.source)
     chosen = {row.symbol: row for row in evaluated.rows(status=["done"])} if evaluated is not None else {}
@@ -257,13 +264,16 @@ def _jobs(
             symbol: told.get(symbol) or NOT_EVALUATED for symbol in data.symbols if symbol not in chosen
         }
     ladder = engine.ladder(options)
-    wanted = _wanted(data, ladder[-1], _shared(config, lessons), overrides, presets)
-    plan = ledger.plan([each for each in wanted if how.only is None or each.symbol in how.only])
+    wanted = _wanted(data, ladder[-1], config, overrides, presets)
+    wanted = [each for each in wanted if how.only is None or each.symbol in how.only]
+    taken = older.take(ledger, [each for each in wanted if each.symbol not in short], ladder[-1], progress)
+    plan = ledger.plan([each for each in wanted if each.symbol not in taken.counted], taken.before)
     ledger.leave_out({each.symbol: short[each.symbol] for each in plan.todo if each.symbol in short})
     todo = [each for each in plan.todo if each.symbol not in short]
     _say(plan.done, todo, short, progress)
-    known = [Measured.of_row(row) for row in ledger.rows(status=["done"])]
-    known += dropped_fits(ledger, _settings(config, lessons))
+    there = [*ledger.rows(status=["done"]), *taken.counted.values()]
+    known = [Measured.of_row(row) for row in there if row.status == "done"]
+    known += dropped_fits(ledger, _settings(config))
     groups: dict[tuple[str, ...], list[Planned]] = {}
     for each in todo:
         own_ladder = (presets[each.symbol],) if each.symbol in presets else ladder
@@ -279,14 +289,14 @@ def _jobs(
     ]  # fmt: skip
 
 
-def _shared(config: RunConfig, lessons: Lessons) -> dict[str, Any]:
-    """Return what shapes every fit over its preset."""
-    return {**engine_of(config.model).shared(config.options), **lessons.shaped_by}
+def _shared(config: RunConfig) -> dict[str, Any]:
+    """Return what shapes every fit over its preset and rows."""
+    return {**engine_of(config.model).shared(config.options), "seed": config.seed}
 
 
-def _settings(config: RunConfig, lessons: Lessons) -> str:
+def _settings(config: RunConfig) -> str:
     """Return a digest of what all fits share, the preset that was asked for included."""
-    return digest([engine_of(config.model).ladder(config.options), _shared(config, lessons)])
+    return digest([engine_of(config.model).ladder(config.options), _shared(config)])
 
 
 def _own_options(
@@ -306,10 +316,9 @@ def _own_options(
 
 
 def _wanted(
-    data: FleetData, preset: str, shared: Mapping[str, Any], overrides: Mapping[str, Any],
-    presets: Mapping[str, str],
-) -> list[Wanted]:  # fmt: skip
-    rows = rows_digests(data)
+    data: FleetData, preset: str, config: RunConfig, overrides: Mapping[str, Any], presets: Mapping[str, str]
+) -> list[Wanted]:
+    rows, shared = rows_digests(data, windows=engine_of(config.model).reads_windows), _shared(config)
     return [
         Wanted(
             symbol, position,
@@ -362,6 +371,7 @@ def _facts(ledger: Ledger, seconds: float) -> dict[str, Any]:
         "num_failed": counts["failed"],
         "num_left_out": counts["left_out"],
         "presets": presets,
+        "taken_over": dict(Counter(row.fitted_by for row in rows if row.fitted_by)),
         "fit_seconds": sum(row.seconds for row in rows),
         "ledger_bytes": ledger.size_bytes(),
     }

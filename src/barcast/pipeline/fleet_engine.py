@@ -35,6 +35,11 @@ class Engine(Protocol):
         """Most symbols of a unit of work; one: symbols of a unit share their options."""
         ...
 
+    @property
+    def reads_windows(self) -> bool:
+        """Whether a fit reads a row with those before it."""
+        ...
+
     def ladder(self, options: Any) -> tuple[str, ...]:
         """Return presets by work, the lightest first; the last is the one that was asked for."""
         ...

@@ -2,7 +2,8 @@
 
 Lighter fits are dropped when all others are there, and what they took is kept in the same transaction: a call
 that is killed after it measures nothing anew, and ends with the same models as one that was not. A budget is
-another matter: what it gave lighter presets, and what it measured, keeps them, whatever later calls may take.
+another matter: what it gave lighter presets, and what it measured, keeps them, whatever later calls may take;
+so they are kept in fleets that take them over.
 """
 
 from __future__ import annotations
@@ -25,6 +26,16 @@ _DUE, _BUDGET, _DROPPED = "uneven", "budget", "dropped"
 def fits_begin(ledger: Ledger, *, budget: bool) -> None:
     """Note that fits come of which some may measure lighter presets, and whether a budget chooses them."""
     ledger.set_meta({_DUE: True, **({_BUDGET: True} if budget else {})})
+
+
+def take_history(ledger: Ledger, older: Ledger) -> None:
+    """Note what an older ledger knows of its lighter presets, whose models are taken over.
+
+    They are kept or fitted again here as they would be there.
+    """
+    told, own = older.meta(), ledger.meta()
+    names = (_DUE, _BUDGET, _DROPPED)
+    ledger.set_meta({name: told[name] for name in names if told.get(name) and not own.get(name)})
 
 
 def dropped_fits(ledger: Ledger, settings: str) -> list[Measured]:

@@ -286,7 +286,7 @@ def _lessons(rows: FrameRows, fold: Fold, options: FrameOptions) -> FoldLessons:
     # targets have no unit that we know: one width a symbol, and the mean of all is a member
     lessons = Lessons(
         data, rows.columns, "features", (options.label_sessions,), teaching_counts(data).astype(np.float64),
-        (np.broadcast_to(1.0, rows.session.shape),), True, {"seed": options.seed},
+        (np.broadcast_to(1.0, rows.session.shape),), True,
     )  # fmt: skip
     return FoldLessons(lessons, rows.target[:, None], lambda weigh, scores: lambda given: given)
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -34,8 +32,6 @@ class Lessons:
         Standard deviation of each target by the one model of it that members share.
     mean_counts : bool
         Whether the mean of all targets that teach is a member of every ensemble.
-    shaped_by : mapping
-        What shapes models beside options and rows, where no name of a run says it.
     """
 
     data: FleetData
@@ -45,7 +41,6 @@ class Lessons:
     value: F64
     scale: tuple[F64, ...]
     mean_counts: bool
-    shaped_by: Mapping[str, Any] = field(default_factory=dict)
 
     def of_symbols(self, positions: I64) -> Lessons:
         """Return the lessons of some symbols, by position in ascending order."""

@@ -74,6 +74,7 @@ class Networks:
 
     kind: Kind
     unit_size: int = UNIT_SIZE
+    reads_windows = True
 
     def ladder(self, options: FleetNetworksConfig) -> tuple[str, ...]:
         """Return presets by work, the narrowest first; one alone where the width or depth is given."""

@@ -8,11 +8,8 @@ from typing import Any
 
 from barcast.core.config import to_plain
 from barcast.core.runs import RunFolder
-from barcast.fleet.ledger_rows import LedgerRow
+from barcast.fleet.ledger_rows import TAKEN_OVER, LedgerRow
 from barcast.pipeline.record import known_until
-
-#: Where a symbol's metrics say it of a model that was taken over.
-_TAKEN_OVER = "taken_over"
 
 
 @dataclass(frozen=True)
@@ -46,13 +43,23 @@ def origins(run: RunFolder, rows: Iterable[LedgerRow]) -> dict[str, Origin]:
 
 
 def _origin(row: LedgerRow, here: Origin) -> Origin:
-    told = row.metrics.get(_TAKEN_OVER, {})
-    if "known_until" not in told:  # fitted here, or taken over by a version that did not write it down
+    told = row.metrics.get(TAKEN_OVER, {})
+    if "known_until" not in told:  # fitted here, or taken over as if it had been (`as_if_fitted_here`)
         return here
     return Origin(told["run"], told["data_key"], told["known_until"])
 
 
 def with_origin(row: LedgerRow, origin: Origin) -> dict[str, Any]:
     """Return what a ledger measured of a symbol, with where its model comes from and when it was fitted."""
-    told = row.metrics.get(_TAKEN_OVER, {"finished_at": row.finished_at})
-    return {**row.metrics, _TAKEN_OVER: {**told, **to_plain(origin)}}
+    told = row.metrics.get(TAKEN_OVER, {"finished_at": row.finished_at})
+    return {**row.metrics, TAKEN_OVER: {**told, **to_plain(origin)}}
+
+
+def as_if_fitted_here(row: LedgerRow, run: RunFolder) -> dict[str, Any]:
+    """Return what the ledger of ``run`` measured of a symbol, with which run fitted it and when.
+
+    What that run knew is not said: rows and options are those of the run that takes the model over, so it
+    knows what a model that was fitted there would know.
+    """
+    told = {"run": run.name, "finished_at": row.finished_at}
+    return {**row.metrics, TAKEN_OVER: row.metrics.get(TAKEN_OVER, told)}

@@ -23,14 +23,13 @@ from barcast.core.texts import some
 from barcast.core.workspace import Workspace
 from barcast.features import FeatureSet
 from barcast.fleet.ledger import LEDGER, Ledger
-from barcast.fleet.ledger_rows import LedgerRow, Wanted
-from barcast.fleet.work import SymbolResult
 from barcast.models.registry import model_entry
 from barcast.pipeline.dataset import Dataset, build_dataset, make_panel, normalised, run_features
 from barcast.pipeline.fit import check_fits, fit_model
 from barcast.pipeline.fleet import FleetHow
 from barcast.pipeline.fleet_decay import FleetDecay, fleet_decay, stored_fleet
-from barcast.pipeline.fleet_origins import Origin, origins, with_origin
+from barcast.pipeline.fleet_origins import origins, with_origin
+from barcast.pipeline.fleet_taken import bring
 from barcast.pipeline.fleet_universal import refuse_residual
 from barcast.pipeline.market import Market
 from barcast.pipeline.record import (
@@ -47,9 +46,6 @@ from barcast.pipeline.train import identity_of, in_one_spelling, refitted_market
 from barcast.pipeline.unfinished import failure_recorded
 from barcast.store import MarketStore
 from barcast.windows.normalise import FittedScaler
-
-#: Models taken over in one transaction.
-_TOGETHER = 100
 
 
 @dataclass(frozen=True)
@@ -227,33 +223,8 @@ def _take_over(run: RunFolder, new: RunFolder, again: set[str], symbols: Sequenc
         rows = [row for row in old.rows() if row.symbol in places and row.symbol not in again]
         missing = [row for row in rows if row.symbol not in here]
         from_where = origins(run, missing)
-        for first in range(0, len(missing), _TOGETHER):
-            with ledger.together():
-                _bring(old, ledger, from_where, missing[first : first + _TOGETHER], places)
+        bring(old, ledger, missing, places, lambda row: with_origin(row, from_where[row.symbol]))
         return sum(row.status == "done" for row in rows)
-
-
-def _bring(
-    old: Ledger, ledger: Ledger, from_where: Mapping[str, Origin], rows: Sequence[LedgerRow],
-    places: Mapping[str, int],
-) -> None:  # fmt: skip
-    ledger.plan([Wanted(row.symbol, places[row.symbol], row.settings, row.data) for row in rows])
-    ended = [row for row in rows if row.status in ("done", "failed")]
-    ledger.finish([_result(old, row, from_where[row.symbol]) for row in ended])
-    left = [row for row in rows if row.status not in ("done", "failed")]
-    ledger.leave_out(
-        {row.symbol: row.reason or f"not fitted in {from_where[row.symbol].run}" for row in left}
-    )
-
-
-def _result(old: Ledger, row: LedgerRow, origin: Origin) -> SymbolResult:
-    """Return what a ledger says of a symbol as if it had just ended, with where and when it did."""
-    stored = old.model(row.symbol) if row.status == "done" else None
-    return SymbolResult(
-        row.symbol, row.preset, "done" if stored else "failed", row.seconds, row.memory_bytes, row.num_rows,
-        with_origin(row, origin), stored.model if stored else b"", stored.native if stored else b"",
-        row.reason, row.todo,
-    )  # fmt: skip
 
 
 def _refreshed(new: RunFolder, run: RunFolder, symbols: Sequence[str]) -> Refreshed:

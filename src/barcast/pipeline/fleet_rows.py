@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -18,7 +19,7 @@ from barcast.core.errors import UsageError, explained
 from barcast.core.predictions import SEGMENTS
 from barcast.core.texts import some
 from barcast.fleet.budget import Candidates
-from barcast.fleet.data import FleetData
+from barcast.fleet.data import FleetData, SymbolData
 from barcast.fleet.floor import DIED
 from barcast.fleet.ledger import Ledger
 from barcast.pipeline.dataset import Dataset
@@ -32,7 +33,7 @@ SETTLED = (TOO_SHORT, NOT_EVALUATED)
 PASSING = (DIED, "MemoryError", "ResourceError")
 #: What symbols may be ordered by; anything else is a file.
 PRIORITIES = ("turnover", "length")
-_FIT, _STOP = SEGMENTS.index("fit"), SEGMENTS.index("stop")
+_FIT, _STOP, _WEIGH = (SEGMENTS.index(name) for name in ("fit", "stop", "weigh"))
 
 
 def fleet_data(dataset: Dataset) -> FleetData:
@@ -98,18 +99,34 @@ def rows_for_workers(data: FleetData, folder: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def rows_digests(data: FleetData) -> list[str]:
-    """Return a digest a symbol of the rows that shape its model: those of `fit` and `stop`."""
-    wanted = np.isin(data.segment, (_FIT, _STOP))
+def rows_digests(data: FleetData, *, windows: bool) -> list[str]:
+    """Return a digest a symbol of all that its fit reads of its rows.
+
+    Parameters
+    ----------
+    windows : bool
+        Whether a row is read with those before it, as networks do: then inputs count up to the last row that
+        teaches or stops, and so does where lives begin. Else the rows of `fit` and `stop` count alone, and
+        those of `weigh`, on which the errors of trees are measured.
+    """
     found = []
     for position in range(len(data.symbols)):
-        rows = data.rows_of(position)
-        own = np.flatnonzero(wanted[rows]) + rows.start
         told = hashlib.blake2b(digest_size=8)
-        for array in (data.inputs, data.target, data.segment):
-            told.update(np.ascontiguousarray(array[own]).data)
+        for array in (_read_by_windows if windows else _read_by_rows)(data.one(position)):
+            told.update(np.ascontiguousarray(array).data)
         found.append(told.hexdigest())
     return found
+
+
+def _read_by_rows(own: SymbolData) -> list[Any]:
+    read = np.isin(own.segment, (_FIT, _STOP, _WEIGH))
+    return [own.inputs[read], own.target[read], own.segment[read]]
+
+
+def _read_by_windows(own: SymbolData) -> list[Any]:
+    read = np.flatnonzero(np.isin(own.segment, (_FIT, _STOP)))
+    until = slice(int(read.max(initial=-1)) + 1)
+    return [read, own.target[read], own.segment[read], own.inputs[until], own.life_start[until]]
 
 
 def teaching_counts(data: FleetData) -> I64:

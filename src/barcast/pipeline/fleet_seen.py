@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -48,6 +48,8 @@ class FleetStatus:
         Symbols a second over the last minute; 0 where nobody is at work.
     memory_bytes : int
         Most that a worker held.
+    taken_over : dict of str to int
+        How many finished models other runs fitted, by their names.
     """
 
     run: str
@@ -59,6 +61,7 @@ class FleetStatus:
     universal: str
     rate: float = 0.0
     memory_bytes: int = 0
+    taken_over: dict[str, int] = field(default_factory=dict)
 
     @property
     def seconds_left(self) -> float | None:
@@ -132,13 +135,15 @@ def fleet_status(workspace: Workspace, name: str = "", only: str | None = None) 
         run.recorded.get(LEANS_ON, {}).get("run", ""),
         _rate(rows) if run_status(run) == RUNNING else 0.0,
         max((row.memory_bytes for row in rows), default=0),
+        dict(Counter(row.fitted_by for row in done if row.fitted_by)),
     )  # fmt: skip
 
 
 def _rate(rows: Sequence[LedgerRow]) -> float:
-    """Return how many symbols a second were finished in the last minute."""
+    """Return how many symbols a second were fitted in the last minute."""
     now = datetime.now().astimezone()
-    ended = [datetime.fromisoformat(row.finished_at) for row in rows if row.finished_at]
+    fitted = (row.finished_at for row in rows if not row.fitted_by)
+    ended = [datetime.fromisoformat(each) for each in fitted if each]
     recent = [age for end in ended if (age := (now - end).total_seconds()) <= RECENT_SECONDS]
     return len(recent) / max(*recent, 1.0) if recent else 0.0
 

@@ -58,6 +58,7 @@ class Trees:
     """The engine of ``fleet-trees``."""
 
     unit_size = 1
+    reads_windows = False
 
     def ladder(self, options: FleetTreesConfig) -> tuple[str, ...]:
         """Return presets by work, the lightest first."""

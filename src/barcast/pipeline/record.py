@@ -29,6 +29,8 @@ from barcast.windows.index import MIN_BARS, own_bars
 EXAMPLES = 20
 #: What train --profile writes.
 PROFILE = "profile.json"
+#: Where run.json says that a run began anew, whatever was there.
+FRESH = "fresh"
 
 
 def begin(
@@ -39,6 +41,7 @@ def begin(
     kind = f"{config.model}{ending}"
     if fresh:
         _forget(run_folder(workspace, kind, identity))
+        facts = {**facts, FRESH: True}
     known = {**market_facts(dataset.market), "features_code": dataset.features.code_digest(), **facts}
     run = start_run(workspace, kind, identity, config.plain(), {**known, "model": config.model})
     (run.path / "comparison.json").unlink(missing_ok=True)  # it was about the weights that go now
