@@ -196,6 +196,22 @@ def test_labels_shuffled(loss):
     assert kinds(found) == ["labels_shuffled"]
 
 
+@pytest.mark.parametrize(("best", "lines"), [(0, 16), (3, 4)], ids=["kept early", "short"])
+def test_few_steps_explain_a_network_that_knows_little(best, lines):
+    """What would be shuffled labels after hundreds of steps is no accusation after a few."""
+    rng = np.random.default_rng(0)
+    scores = np.where(np.arange(lines) == best, 0.02, 0.01)
+    told = curve([1.0] * lines, scores, clipped=0.0)
+    short = [{**line, "step": (line["step"] if lines == 4 else 4 * (i + 1))} for i, line in enumerate(told)]
+    parts = {"fit": rows(rng, 0.0, 0.2), "held": rows(rng, 0.0, 0.2), "batch_size": 15360}
+    (verdict,) = verdicts(healthy(0, curve=short, **parts))
+    assert verdict.kind == "too_few_steps" and verdict.numbers["kept_step"] == short[best]["step"]
+    more = {0: f"--batch-size {int(15360 * 16 / 30)}", 3: "--epochs 16"}  # an epoch had 16 steps, and 40
+    assert verdict.command.endswith(more[best])
+    assert kinds(healthy(0, curve=curve([1.0] * 16, [0.01] * 16), **parts)) == ["labels_shuffled"]
+    assert kinds(healthy(0, curve=short)) == [], "a network that knows what a line knows is left alone"
+
+
 @pytest.mark.parametrize("fitted", [0.0, 0.5], ids=["fits nothing", "fits noise"])
 def test_no_signal(fitted):
     wrong = []

@@ -61,9 +61,16 @@ def test_line_numbers_survive_blank_lines():
     )
 
 
-def test_quoted_cells_and_ragged_lines():
-    table = parse_text_table(b'Date,Open,High,Low,Close,Volume\n2024-01-02,1,3,1,2,"1,000"\n2024-01-03,1,3\n')
-    assert table.frame["Volume"].to_list() == ["1,000", None]
+def test_quoted_cells_may_hold_commas():
+    table = parse_text_table(b'Date,Open,High,Low,Close,Volume\n2024-01-02,1,3,1,2,"1,000"\n')
+    assert (table.frame["Volume"].to_list(), table.misfits) == (["1,000"], ())
+
+
+def test_old_line_ends_and_blanks_before_new_ones():
+    plain = parse_text_table(b"Date Open High Low Close\n2024-01-02 1 3 1 2\n").frame.rows()
+    assert parse_text_table(b"Date,Open,High,Low,Close\r2024-01-02,1,3,1,2\r").frame.rows() == plain
+    assert parse_text_table(b"a\rtitle\nDate,Open,High,Low,Close\r\n2024-01-02,1,3,1,2").frame.rows() == plain
+    assert parse_text_table(b"Date Open High Low Close \r\n2024-01-02 1 3 1 2 \r\n").frame.rows() == plain
 
 
 @pytest.mark.parametrize(("data", "why"), [(b"", "empty"), (b" \n\n", "empty"), (b"hello\nworld\n", "hello")])

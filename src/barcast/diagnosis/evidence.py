@@ -139,8 +139,8 @@ class Evidence:
         Training loss of predicting 0, the mean of the target; None where the loss is no squared error.
     lr : float or None
         None for models that the loop does not train.
-    epochs : int
-        As many as the run was given.
+    epochs, batch_size : int
+        As the run was given them; the latter in labels.
     reason : str
         Why the run failed.
     moved : float or None
@@ -161,6 +161,7 @@ class Evidence:
     null_loss: float | None = None
     lr: float | None = None
     epochs: int = 0
+    batch_size: int = 0
     reason: str = ""
     moved: float | None = None
     saturated: float | None = None

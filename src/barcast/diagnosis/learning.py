@@ -26,6 +26,10 @@ SATURATED = 0.5
 LEARNED, SAME = 0.05, 0.03
 #: Share of a straight line's skill on `fit` below which a network has not learned the labels.
 KNOWN = 1 / 3
+#: Steps, up to the kept weights and in all, with which no network can be expected to know what a line knows.
+FEW_KEPT, FEW_STEPS = 10, 50
+#: Steps of an epoch that the advice aims at.
+_STEPS_AN_EPOCH = 30
 #: Skill that daily bars have never given honestly: RankIC across symbols, correlation through time.
 TOO_GOOD = {True: 0.3, False: 0.5}
 #: Skill from which a forecast may be of use, likewise: an interval that reaches it rules nothing out.
@@ -113,6 +117,40 @@ def _within_symbols(rows: Rows) -> float:
     mean = np.bincount(symbol, weights=rows.score) / np.bincount(symbol)
     total = float(np.var(rows.score))
     return float(np.mean(np.square(rows.score - mean[symbol]))) / total if total > 0 else 0.0
+
+
+def too_few_steps(found: Evidence) -> Verdict | None:
+    """Look for a training of so few steps that it explains why a straight line knows more."""
+    if found.best < 0 or found.fit is None or found.held is None:
+        return None
+    kept, total = (int(found.curve[line]["step"]) for line in (found.best, -1))
+    fit, held = _beyond(found.fit), _beyond(found.held)
+    if (kept >= FEW_KEPT and total >= FEW_STEPS) or fit is None or held is None:
+        return None
+    if not (fit.low > 0 and held.value > 0):
+        return None
+    an_epoch = total / float(found.curve[-1]["epoch"])
+    smaller = max(int(found.batch_size * an_epoch / _STEPS_AN_EPOCH), 1)
+    more = ("--batch-size", smaller) if smaller < found.batch_size else ("--epochs", 2 * max(found.epochs, 1))
+    return Verdict(
+        "too_few_steps",
+        Text("too few steps", "训练步数太少"),
+        Text(
+            f"the kept weights are those after {kept} of {total} steps, about {an_epoch:.0f} an epoch; a "
+            f"straight line on the last bar is better by {fit} on `fit`, by {held.value:.4f} on `weigh` and "
+            "`route`",
+            f"保留的是第 {kept} 步的权重（共 {total} 步，每轮约 {an_epoch:.0f} 步）；只看最后一根 K 线的直线"
+            f"在 fit 上高 {fit}，在 weigh 与 route 上高 {held.value:.4f}",
+        ),
+        Text("paired on `fit`, by blocks of sessions", "在 fit 上配对比较，按交易日分块"),
+        Text(
+            "smaller batches, more symbols or years; then more epochs",
+            "减小批量，增加标的或年份，然后再增加训练轮数",
+        ),
+        found.again(more[0], str(more[1])),
+        {"kept_step": kept, "steps": total, "fit_difference": fit.value, "low": fit.low,
+         "held_difference": held.value},
+    )  # fmt: skip
 
 
 def labels_shifted(found: Evidence) -> Verdict | None:
@@ -364,7 +402,7 @@ def constant_inputs(inputs: F32, names: tuple[str, ...]) -> list[str]:
 
 
 _CAUSES: tuple[Callable[[Evidence], Verdict | None], ...] = (
-    rate_too_low, rate_too_high, dead_outputs, labels_shifted, labels_shuffled,
+    rate_too_low, rate_too_high, dead_outputs, too_few_steps, labels_shifted, labels_shuffled,
 )  # fmt: skip
 _SYMPTOMS: tuple[Callable[[Evidence], Verdict | None], ...] = (
     leak, overfitting, no_signal, under_fitting, too_few_epochs,

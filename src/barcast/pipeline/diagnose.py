@@ -132,6 +132,7 @@ def _from_curve(workspace: Workspace, run: RunFolder, config: RunConfig) -> Evid
         curve=next(iter(curves(run).values()), []),
         lr=None if train is None else train.lr,
         epochs=0 if train is None else train.epochs,
+        batch_size=0 if train is None else train.batch_size,
         reason=str(run.info.get("reason") or ""),
         command=_command(workspace, run, config),
         audit=command_to_type(workspace, "audit", run.name),

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 Place: TypeAlias = Workspace | Path | str | None
 
 #: Raised whenever staged parts of an older barcast must not be taken up.
-_STAGE_FORMAT = 1
+_STAGE_FORMAT = 2
 _PART_BYTES, _PART_FILES = 64 << 20, 128
 
 

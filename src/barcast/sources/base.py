@@ -21,7 +21,7 @@ from barcast.sources.options import ImportOptions
 
 #: What could not be imported: one row a file, a cell or a symbol.
 FAILURE_SCHEMA = {
-    "kind": pl.String,    # file, columns, empty, symbol, time, value, future, basis, update
+    "kind": pl.String,    # file, columns, empty, cells, symbol, time, value, future, basis, update
     "file": pl.String,
     "line": pl.Int64,     # from 1; the row number where the file has no lines; null for a whole file
     "symbol": pl.String,

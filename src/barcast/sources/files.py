@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import polars as pl
 
 from barcast.core.errors import BarcastError, DataError, SymbolError, UsageError, explained
 from barcast.core.symbols import read_symbol
 from barcast.sources.base import Piece, Unit, failure
-from barcast.sources.headers import basis_word, read_header
+from barcast.sources.cells import Misfit
+from barcast.sources.headers import basis_word, missing_roles, read_header
 from barcast.sources.options import ImportOptions
 from barcast.sources.text import read_text_table
 
@@ -65,8 +67,8 @@ class FileSource:
         else:
             with ThreadPoolExecutor(max_workers=4) as pool:
                 results = list(pool.map(lambda unit: _read(unit, options), units))
-        pieces = [result for result in results if isinstance(result, Piece)]
-        return pieces, [result for result in results if not isinstance(result, Piece)]
+        pieces = [piece for piece, _ in results if piece is not None]
+        return pieces, [row for _, failures in results for row in failures]
 
 
 def _files_of(path: Path) -> list[Path]:
@@ -86,17 +88,21 @@ def _files_of(path: Path) -> list[Path]:
     return files
 
 
-def _read(unit: Unit, options: ImportOptions) -> Piece | dict[str, object]:
+#: A file, where anything of it could be read, and its failure rows.
+_Read: TypeAlias = tuple[Piece | None, list[dict[str, object]]]
+
+
+def _read(unit: Unit, options: ImportOptions) -> _Read:
     path = Path(unit.name)
     try:
         with explained("reading", path):
             if path.name.lower().endswith(PARQUET_SUFFIXES):
-                return _read_parquet(path, options)
+                return _read_parquet(path, options), []
             return _read_text(path, options)
     except UsageError:
         raise
     except (BarcastError, OSError, EOFError, pl.exceptions.PolarsError) as error:
-        return failure("file", str(error).splitlines()[0], file=unit.name)
+        return None, [failure("file", str(error).splitlines()[0], file=unit.name)]
 
 
 def _read_parquet(path: Path, options: ImportOptions) -> Piece:
@@ -105,7 +111,7 @@ def _read_parquet(path: Path, options: ImportOptions) -> Piece:
     return Piece(str(path), frame, header, symbol=_symbol_of(path, "", options))
 
 
-def _read_text(path: Path, options: ImportOptions) -> Piece:
+def _read_text(path: Path, options: ImportOptions) -> _Read:
     table = read_text_table(path, options.encoding, options.columns)
     header = table.header
     notes = []
@@ -114,7 +120,16 @@ def _read_text(path: Path, options: ImportOptions) -> Piece:
     if (basis := basis_word(table.title)) and header.basis is None:
         header = type(header)(**{**vars(header), "basis": basis})
     symbol = None if "symbol" in header.roles else _symbol_of(path, table.title, options)
-    return Piece(str(path), table.frame, header, table.first_line, symbol, tuple(notes))
+    piece = Piece(str(path), table.frame, header, table.first_line, symbol, tuple(notes))
+    if not table.misfits or missing_roles(header):  # then the header is what is wrong
+        return piece, []
+    nothing = table.frame.select(pl.all_horizontal(pl.all().is_null()).all()).item()
+    return None if nothing else piece, _misfit_failures(piece, table.misfits)
+
+
+def _misfit_failures(piece: Piece, misfits: Sequence[Misfit]) -> list[dict[str, object]]:
+    where = {"file": piece.name, "symbol": piece.symbol, "column": "row"}
+    return [failure("cells", row.reason, line=row.line, value=row.text, **where) for row in misfits]
 
 
 def _symbol_of(path: Path, title: str, options: ImportOptions) -> str | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import csv
 import gzip
-import io
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import polars as pl
 
 from barcast.core.errors import DataError, UsageError
+from barcast.sources.cells import Misfit, read_cells
 from barcast.sources.headers import Header, read_header
 
 _MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
@@ -28,7 +28,7 @@ class Table:
     Attributes
     ----------
     frame : pl.DataFrame
-        All columns as strings, named as in the file; empty lines are rows of nulls.
+        All columns as strings, named as in the file; empty lines and misfits are rows of nulls.
     header : Header
         The role of each column.
     first_line : int
@@ -39,6 +39,8 @@ class Table:
         Trailing lines left out because they hold no columns.
     encoding : str
         How the bytes were read.
+    misfits : tuple of Misfit
+        Rows left out because their cells are not those of the header.
     """
 
     frame: pl.DataFrame
@@ -47,6 +49,7 @@ class Table:
     title: str
     footers: int
     encoding: str
+    misfits: tuple[Misfit, ...] = ()
 
 
 def read_text_table(path: Path, encoding: str = "auto", overrides: tuple[str, ...] = ()) -> Table:
@@ -68,22 +71,22 @@ def parse_text_table(data: bytes, encoding: str = "auto", overrides: tuple[str, 
     if not data.strip():
         raise DataError("the file is empty")
     text, used = decode(data, encoding)
+    if "\n" not in text:
+        text = text.replace("\r", "\n")
     lines = text.split("\n", _HEADER_WITHIN + 1)
     position, separator, names, header = _find_header(lines[: _HEADER_WITHIN + 1], overrides)
     body = text[sum(len(line) + 1 for line in lines[:position]) :]
     body, footers = _without_footer(body, separator)
     if separator == " ":
-        body, separator = re.sub(r"[ \t]+", "\t", re.sub(r"(?m)^[ \t]+|[ \t]+$", "", body)), "\t"
+        body, separator = re.sub(r"[ \t]+", "\t", re.sub(r"(?m)^[ \t]+|[ \t\r]+$", "", body)), "\t"
     try:
-        frame = pl.read_csv(
-            io.BytesIO(body.encode()), separator=separator, infer_schema=False, truncate_ragged_lines=True
-        )
+        frame, misfits = read_cells(body, separator, names, position + 1)
     except pl.exceptions.PolarsError as error:
         raise DataError(f"not readable as separated columns: {str(error).splitlines()[0]}") from error
     # trimmed names; of repeated ones only the first can have a role
     frame.columns = [name if names.index(name) == i else f"{name} #{i + 1}" for i, name in enumerate(names)]
     title = " ".join(line.strip() for line in lines[:position])
-    return Table(frame, header, position + 2, title.strip(), footers, used)
+    return Table(frame, header, position + 2, title.strip(), footers, used, misfits)
 
 
 def decode(data: bytes, encoding: str = "auto") -> tuple[str, str]:
@@ -142,7 +145,10 @@ def _find_header(lines: list[str], overrides: tuple[str, ...]) -> tuple[int, str
 def _split(line: str, separator: str) -> list[str]:
     if separator == " ":
         return line.split()
-    return [name.strip() for name in next(csv.reader([line.strip("\r\n")], delimiter=separator), [])]
+    try:
+        return [name.strip() for name in next(csv.reader([line.strip("\r\n")], delimiter=separator), [])]
+    except csv.Error:  # a line of a title or of no table at all
+        return []
 
 
 def _without_footer(body: str, separator: str) -> tuple[str, int]:
