@@ -3,16 +3,18 @@
 import json
 import os
 import pathlib
+import sys
 
 import pytest
 
 import barcast
 from barcast.cli import app
-from barcast.core.errors import ResourceError, RunError
+from barcast.core.errors import ResourceError, RunError, UsageError
 from barcast.core.runs import RunFolder, list_runs
 from barcast.core.workspace import Workspace
 from barcast.pipeline.results import check_output_dir
 from barcast.pipeline.settings import resolve
+from barcast.store import MarketStore
 from tests.store.builders import make_store, rows
 
 
@@ -49,12 +51,24 @@ def test_a_seed_that_is_no_number(place, capsys):
         ("gru --target a10", "a machine to plan for", "barcast plan train gru --target a10"),
         ("lstm --amp on", "`on` is not one of auto, bf16", "write one of them"),
         ("lstm --optimizer lion", "`lion` is not one of adamw", "write one of them"),
+        ("lstm --horizon 0", "whole numbers from 1 on, got 0", "--horizon 5 or --horizon 1,5"),
+        ("lstm --horizon -5", "whole numbers from 1 on, got -5", "--horizon 5 or --horizon 1,5"),
+        ("lstm --horizon 5,5 --dry-run", "different whole numbers from 1 on, got 5, 5", "--horizon 5"),
+        ("lstm --delay -1", "`delay` must not be negative, got -1", "the next close"),
+        ("lstm --asof yesterday", "`asof` is not a date: `yesterday`", "--asof 2024-03-08"),
+        ("lstm --epochs 1000000000000 --dry-run", "`epochs` must be at most 100000", "the flag"),
+        ("lstm --threads 100000 --dry-run", "`threads` must be at most 1024", "the flag"),
+        ("lstm --size auto --time-budget soon", "--time-budget `soon` is no duration", '"30m"'),
+        ("lstm --size auto --time-budget -3", "`--time-budget` must be positive, got -3", '"30m"'),
         ("lstm --horizon a", "--horizon: expected whole numbers", "--horizon 5, or --horizon 1,5,20"),
         ("transformer --hidden-size 30", "twice `num_heads` (8), got 30", "--hidden-size 24 or --hidden-size 32"),
         ("transformer --hidden-size 3", "twice `num_heads` (8), got 3", "-> --hidden-size 8"),
     ],
 )  # fmt: skip
-def test_a_value_that_makes_no_sense_is_refused_with_the_remedy(place, capsys, flags, found, todo):
+def test_a_value_that_makes_no_sense_is_refused_with_the_remedy(
+    place, capsys, monkeypatch, flags, found, todo
+):
+    monkeypatch.setattr(MarketStore, "open", lambda *_: pytest.fail("it can be known without data"))
     assert run("train", *flags.split(), "-w", place, "--quiet") == 2
     said, remedy = capsys.readouterr().err.splitlines()
     assert found in said
@@ -74,6 +88,10 @@ def test_the_name_of_a_flag_is_explained_in_a_settings_file(place, capsys):
         ("--warm-start nope", 5, "no run called `nope`"),
         ("--static nonsense", 2, "no symbol here has a known `nonsense`"),
         ("--look-back-window 5000", 2, "no symbol has more than 300 bars"),
+        ("--hidden-size 1000000", 6, "12.0T parameters, which take at least"),
+        ("--hidden-size 9999999999999", 6, "no memory holds a `lstm` of these options"),
+        ("--horizon 100000", 2, "a horizon of at most "),
+        ("--asof 1990-01-01", 3, "the last one "),
         ("--output-dir {place}/note.txt/out", 6, "--output-dir {place}/note.txt/out cannot be written"),
         ("--refit ridge-cut", 5, "`ridge-cut` is not finished"),
     ],
@@ -85,6 +103,39 @@ def test_a_dry_run_refuses_what_the_command_refuses(place, capsys, dry, flags, c
     assert run("train", *[] if "--refit" in told else ["lstm"], *told, *dry, "-w", place, "--quiet") == code
     assert found.format(place=place) in capsys.readouterr().err
     assert [path.name for path in (place / "runs").iterdir()] == ["ridge-cut"]
+
+
+def test_more_threads_than_cores_are_noted_by_a_dry_run_as_by_the_training(place, capsys, monkeypatch):
+    monkeypatch.setattr("barcast.pipeline.train.available_cores", lambda: 2)
+    assert run("train", "lstm", "--threads", "3", "--dry-run", "-q", "-w", place) == 0
+    assert "note: 3 threads take turns on 2 cores" in capsys.readouterr().out
+    monkeypatch.setattr("barcast.pipeline.train.build_dataset", lambda *_, **__: 1 / 0)
+    assert run("train", "lstm", "--threads", "3", "-w", place) == 70
+    assert "3 threads take turns on 2 cores" in capsys.readouterr().err
+    assert run("train", "lstm", "--threads", "2", "--dry-run", "-q", "-w", place) == 0
+    assert "note:" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("flags", ["lstm", "lstm --dry-run", "lstm --size auto", "--symbol AAA"])
+def test_a_search_without_optuna_says_so_before_it_reads_anything(place, capsys, monkeypatch, flags):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    monkeypatch.setattr(MarketStore, "open", lambda *_: pytest.fail("nothing is to be read"))
+    assert run("tune", *flags.split(), "-w", place) == 2
+    assert "needs Optuna, which is not installed\n  -> pip install" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="Optuna"):
+        barcast.tune("lstm", workspace=place, size="auto")
+    with pytest.raises(UsageError, match="Optuna"):
+        barcast.tune_symbol("AAA", workspace=place)
+
+
+def test_memory_that_runs_out_where_nobody_foresaw_it_is_no_bug(monkeypatch, capsys):
+    def refuse(*_, **__):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr("barcast.cli.app.app", refuse)
+    assert run("runs") == 6
+    said = capsys.readouterr().err
+    assert said.startswith("error: out of memory\n  -> ") and "alloc_cpu" not in said
 
 
 def unfinished(place, name, model="lstm"):

@@ -8,32 +8,10 @@ from hypothesis import strategies as st
 from barcast.core.errors import ResourceError, UsageError
 from barcast.fleet.budget import UNIVERSAL, Candidates, assign, make_plan, only_measured
 from barcast.fleet.calibrate import CostModel, Line, Measured
-from barcast.fleet.limits import Limits, num_workers, parse_duration, parse_size, size_text
+from barcast.fleet.limits import Limits, num_workers, parse_size, size_text
 from barcast.fleet.queue import Queue
 
 MB = 1 << 20
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [
-        ("30m", 1800),
-        ("1h30m", 5400),
-        ("90s", 90),
-        ("1.5h", 5400),
-        ("500ms", 0.5),
-        ("1m30s", 90),
-        (" 2H ", 7200),
-    ],
-)
-def test_durations(text, seconds):
-    assert parse_duration(text, "--budget") == seconds
-
-
-@pytest.mark.parametrize("text", ["", "30", "m", "0s", "-5m", "30m1h", "1.2.3s", "5 m", "5d", "nans"])
-def test_what_is_no_duration_is_refused(text):
-    with pytest.raises(UsageError, match=r"--budget .* is no duration"):
-        parse_duration(text, "--budget")
 
 
 @pytest.mark.parametrize(

@@ -19,12 +19,13 @@ from barcast.fleet.data import SymbolData
 from barcast.fleet.limits import Limits
 from barcast.fleet.trees.fit import fit_symbol, predictions
 from barcast.fleet.trees.presets import MEMBERS, configured
+from barcast.pipeline.chosen import Tuned
 from barcast.pipeline.dataset import build_dataset
 from barcast.pipeline.fleet import FleetHow
 from barcast.pipeline.fleet_cv import CvOptions, _lessons, cut_folds, fleet_cross_validation
 from barcast.pipeline.fleet_folds import _is_finished
 from barcast.pipeline.market import known_at_of, load_market
-from barcast.pipeline.settings import Tuned, resolve
+from barcast.pipeline.settings import resolve
 from barcast.splits import check_disjoint
 from tests.journey.test_journey import DECLARED, write_market
 

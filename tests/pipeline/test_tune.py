@@ -419,7 +419,7 @@ def test_a_time_budget_begins_no_further_trial(place, monkeypatch):
 
     monkeypatch.setattr(Search, "settle", settle)
     assert search(place, trials=50, time_budget=5.0).num_trials == 1
-    with pytest.raises(UsageError, match="a time budget is positive"):
+    with pytest.raises(UsageError, match="`time_budget` must be positive"):
         search(place, time_budget=0.0)
 
 

@@ -16,10 +16,11 @@ from barcast.core.runs import RunFolder
 from barcast.core.workspace import Workspace
 from barcast.fleet.data import FleetData
 from barcast.fleet.ledger import LEDGER, Ledger
+from barcast.pipeline.chosen import Tuned
 from barcast.pipeline.fleet_lessons import Lessons
 from barcast.pipeline.fleet_rows import rows_for_workers
 from barcast.pipeline.searched import without_searches
-from barcast.pipeline.settings import Tuned, resolve
+from barcast.pipeline.settings import resolve
 from barcast.pipeline.symbol_bench import Gain, SymbolBench
 from barcast.pipeline.symbol_file import merge_own
 from barcast.pipeline.symbol_space import own_table, symbol_space

@@ -1,8 +1,10 @@
 """Plans: counts equal the real thing, measurements are linear, rules say what they document, targets are marked."""
 
+import io
 import json
 import shlex
 import shutil
+import subprocess
 from dataclasses import replace
 
 import numpy as np
@@ -20,7 +22,7 @@ from barcast.core.workspace import Workspace
 from barcast.models.heads import masked_pinball
 from barcast.models.network import Sizes
 from barcast.models.registry import model_entries, model_entry
-from barcast.planning import machine, probe
+from barcast.planning import machine, probe, room
 from barcast.planning import plan as planning
 from barcast.planning.memory import (
     MemoryPlan,
@@ -476,6 +478,47 @@ def test_a_probe_that_dies_is_explained(monkeypatch):
     monkeypatch.setattr(probe.sys, "executable", "false")
     with pytest.raises(ResourceError, match="could not be measured"):
         probe.run_probe(work_of())
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to"),
+            "not enough memory for the sm",
+        ),
+        (ResourceError("no room for weights", "less"), "no room for weights"),
+    ],
+)
+def test_memory_that_runs_out_in_the_probe_is_told_in_words(monkeypatch, error, said):
+    def refuse(work):
+        raise error
+
+    monkeypatch.setattr(probe, "measure", refuse)
+    monkeypatch.setattr(probe.sys, "stdin", io.StringIO(json.dumps(to_plain(work_of()))))
+    with pytest.raises(SystemExit) as ended:
+        probe.main()
+    assert str(ended.value.code).startswith(said)
+    killed = subprocess.CompletedProcess([], -9, "", "")
+    assert "signal 9" in probe._why(killed)
+
+
+@pytest.mark.parametrize(("optimizer", "copies"), [("adamw", 5), ("sgd", 4)])
+def test_a_network_larger_than_the_memory_is_refused_before_anything_is_measured(
+    monkeypatch, optimizer, copies
+):
+    work = work_of(optimizer=optimizer)
+    needed = 4 * copies * sum(parameters_by_component(work.entry, work.options, work.sizes).values())
+    monkeypatch.setattr(planning, "run_probe", lambda work: MEASURED)
+    monkeypatch.setattr(room, "host_memory", lambda: machine.HostMemory(needed, needed, "cgroup"))
+    planning.make_plan(work)
+    monkeypatch.setattr(room, "host_memory", lambda: machine.HostMemory(needed - 1, needed, "cgroup"))
+    monkeypatch.setattr(planning, "run_probe", lambda work: pytest.fail("nothing is to be measured"))
+    with pytest.raises(ResourceError, match=r"parameters, which take at least .*\(cgroup\)") as refused:
+        planning.make_plan(work)
+    assert refused.value.todo.startswith("a smaller network")
+    monkeypatch.setattr(room, "host_memory", lambda: machine.HostMemory(None, None, "unknown"))
+    room.check_room(work.entry, work.options, work.sizes, work.train)
 
 
 def test_the_probes_rows_are_a_sample_of_the_lives():

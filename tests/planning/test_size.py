@@ -98,7 +98,8 @@ def test_candidates_are_the_sizes_that_fit_smallest_first(place, many_labels):
     assert (found.size, found.options["hidden_size"], found.num_compared) == ("large", 800, 0)
     less = choose_size(place, "lstm", {}, planned=planner({800: 950, 568: 2000}))
     assert (less.size, less.candidates) == ("small", ("default", "small"))
-    assert [reason.split(":")[0] for reason in less.reasons] == ["default", "small", "balanced", "large"]
+    names = ["default", "small", "balanced refused", "large refused"]
+    assert [reason.split(":")[0] for reason in less.reasons] == names
     assert all("a tenth stays free" in reason for reason in less.reasons[2:])
 
 
@@ -111,7 +112,10 @@ def test_no_more_parameters_than_there_are_independent_labels(place):
 
     found = choose_size(place, "lstm", {}, planned=plain)
     assert (found.size, found.options, found.candidates) == ("default", {}, ("default",))
-    assert all("independent labels" in reason for reason in found.reasons[1:])
+    smallest, *others = found.reasons
+    assert all(" refused: " in reason and "independent labels" in reason for reason in others)
+    assert smallest.startswith("default: 65") and "independent labels" in smallest
+    assert smallest.endswith(": more than they support, but the smallest there is")
 
 
 def test_trials_count_against_the_budget(place, tiny):
@@ -123,6 +127,11 @@ def test_trials_count_against_the_budget(place, tiny):
     assert choose_size(place, "mlp", flags, minutes=5.5 / 60, planned=planner()).size == "large"
     one = choose_size(place, "mlp", flags, minutes=0.01, planned=planner())
     assert (one.size, one.trial_seconds) == ("default", 0.0)  # the smallest is refused by memory alone
+    late = "default: its run would take 0:04, the budget is 0.6 s: too long, but the smallest there is"
+    assert one.reasons[0] == late
+    assert one.reasons[1].startswith("small refused: trials and a run would take 0:05")
+    text = choose_size(place, "mlp", flags, minutes="5s", planned=planner())
+    assert text.reasons == two.reasons, "a duration with its unit is the same budget"
     with pytest.raises(UsageError, match="must be positive"):
         choose_size(place, "mlp", flags, minutes=0.0)
 
@@ -148,13 +157,22 @@ def test_the_minutes_of_a_search_hold_for_its_sizes_too(place, tiny, capsys, mon
 def test_the_same_network_is_no_second_candidate(place, tiny):
     found, tried = compared(place, {6: 0.1}, hidden_size=6)
     assert (found.candidates, tried, found.num_compared) == (("default",), [], 0)
-    assert "large: the same network as default" in found.reasons
+    assert "large refused: the same network as default" in found.reasons
 
 
 def test_what_makes_no_sense_is_refused(place, many_labels):
     with pytest.raises(ResourceError, match="no size of `lstm` fits this machine") as refused:
         choose_size(place, "lstm", {}, planned=planner({64: 5000}))
     assert "--batch-size" in refused.value.todo
+
+    def unmeasurable(work):
+        if work.options.hidden_size > 64:
+            raise ResourceError("a few steps could not be measured")
+        return planner()(work)
+
+    found = choose_size(place, "lstm", {}, planned=unmeasurable)
+    assert found.candidates == ("default",)
+    assert found.reasons[1] == "small refused: a few steps could not be measured"
     with pytest.raises(UsageError, match="beside --warm-start"):
         choose_size(place, "lstm", {"warm_start": "champion"})
 
@@ -174,11 +192,40 @@ def test_a_plan_and_a_dry_run_train_nothing_and_say_who_will_be_compared(place, 
     assert "compares default, small, large on `stop`" in found.notes[-1]
     named = barcast.plan_train("mlp", workspace=place.root, size="large", **TINY)
     assert named.notes == found.notes[:-1]
-    assert (
-        _run(["train", "mlp", "--size", "auto", "--dry-run", "-q", "-w", str(place.root)], debug=False) == 0
+    for verb in ("train", "tune"):
+        capsys.readouterr()
+        typed = [verb, "mlp", "--size", "auto", "--dry-run", "-q", "-w", str(place.root)]
+        assert _run(typed, debug=False) == 0
+        assert "first compares default, small, large on `stop`" in capsys.readouterr().out
+        assert _run([*typed, "--json"], debug=False) == 0
+        (note,) = json.loads(capsys.readouterr().out)["notes"]
+        assert "first compares default, small, large on `stop`" in note
+
+
+def test_a_plan_and_a_dry_run_remember_what_was_compared(place, tiny, capsys):
+    scores = {4: 0.01, 8: 0.03, 96: 0.02}
+    with pytest.raises(KeyboardInterrupt):
+        compared(place, scores, die_at=96)
+    some = choose_size(place, "mlp", TINY, planned=lambda work: pytest.fail("planned before"))
+    assert (some.size, some.num_compared, some.trial_seconds) == ("large", 0, 1.5), (
+        "two of three tell nothing"
     )
-    typed = ["tune", "mlp", "--size", "auto", "--dry-run", "-q", "-w", str(place.root)]
+    compared(place, scores)
+    found = resolve(place, "mlp", {**TINY, "size": "auto"})
+    assert (found.sized.size, found.sized.num_compared, found.options.hidden_size) == ("small", 3, 8)
+    assert barcast.plan_train("mlp", workspace=place.root, size="auto", **TINY).notes == (
+        barcast.plan_train("mlp", workspace=place.root, size="small", **TINY).notes
+    )
+    typed = ["train", "mlp", "--size", "auto", "--dry-run", "-w", str(place.root)]
+    for name, value in TINY.items():
+        typed += [f"--{name.replace('_', '-')}", str(value)] if name != "stretch_length" else []
+    (place.root / "barcast.toml").write_text(
+        "[mlp]\nhidden_size = 4\nnum_layers = 1\nstock_embedding_dim = 2\n[train]\nstretch_length = 40\n"
+    )
     assert _run(typed, debug=False) == 0
+    said = capsys.readouterr()
+    assert "hidden_size=8" in said.err and "as planned and compared before" in said.err
+    assert "first compares" not in said.out
 
 
 # --- what `stop` says ----------------------------------------------------------------------------------------
@@ -226,6 +273,7 @@ def test_what_is_finished_is_not_tried_again(place, tiny):
         lambda whole: json.dumps({**whole, "candidates": {"default": 1.0}}),
         lambda whole: json.dumps({**whole, "candidates": ["default", "small", "large"]}),
         lambda whole: json.dumps({**whole, "trials": {"giant": 1.0}}),
+        lambda whole: json.dumps({**whole, "against": {"default": 1.0}}),
         lambda whole: json.dumps({**whole, "trials": {"default": None}}),
         lambda whole: json.dumps({**whole, "trials": {"default": float("nan")}}),
     ],
@@ -298,7 +346,7 @@ def test_trials_and_reasons_go_with_the_run(place, tiny, capsys):
     again = train(progress=True)
     assert (again.run.name, again.run.weights.stat().st_mtime_ns) == (result.run.name, before)
     said = capsys.readouterr().err
-    assert "--size auto: as planned before" in said and "half an epoch of" not in said
+    assert "--size auto: as planned and compared before" in said and "half an epoch of" not in said
 
 
 def test_a_search_of_a_size_that_was_compared_counts_both(place, tiny):

@@ -135,6 +135,14 @@ def test_short_history_is_told_what_would_do():
     )
 
 
+def test_a_horizon_beyond_the_history_is_told_which_one_fits():
+    with pytest.raises(UsageError) as caught:
+        SegmentPlan.by_share(1621, label_sessions=100_001, horizon=100_000)
+    assert caught.value.found.startswith("1621 sessions, cut 60/8/8/8/16")
+    assert caught.value.todo == "a horizon of at most 126, or at least 1250038 sessions of history"
+    SegmentPlan.by_share(1621, label_sessions=127, horizon=126)
+
+
 @pytest.mark.parametrize("num_sessions", [0, 1, 4, 12, 60])
 def test_tiny_data_is_refused_with_what_to_change(num_sessions):
     with pytest.raises(UsageError, match=r"give at least .* sessions of history"):

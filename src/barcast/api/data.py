@@ -7,6 +7,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from barcast.api.checked import checked
 from barcast.api.places import Names, Place, names_of, place_of
 from barcast.core.progress import Progress
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from barcast.store import Compaction, StoreInfo
 
 
+@checked
 def import_data(
     given: Any,
     *,
@@ -51,6 +53,7 @@ def import_data(
     )
 
 
+@checked
 def update_data(
     given: Any,
     *,
@@ -78,6 +81,7 @@ def update_data(
     )
 
 
+@checked
 def check_data(
     *, workspace: Place = None, symbols: Names = (), policy: Mapping[str, str] | None = None
 ) -> QualityReport:
@@ -101,6 +105,7 @@ def check_data(
     return found
 
 
+@checked
 def info(*, workspace: Place = None) -> StoreInfo:
     """Describe the store: what it holds, since when, in which versions."""
     from barcast.pipeline.data import store_info
@@ -108,6 +113,7 @@ def info(*, workspace: Place = None) -> StoreInfo:
     return store_info(place_of(workspace))
 
 
+@checked
 def status(*, workspace: Place = None, version: int | None = None) -> pl.DataFrame:
     """Return the listings, delistings, suspensions and ST spells that are on record."""
     from barcast.pipeline.data import store_status
@@ -115,6 +121,7 @@ def status(*, workspace: Place = None, version: int | None = None) -> pl.DataFra
     return store_status(place_of(workspace), version)
 
 
+@checked
 def add_status(
     table: Path | str | pl.DataFrame, *, workspace: Place = None, replace: bool = False
 ) -> StatusResult:
@@ -124,6 +131,7 @@ def add_status(
     return run(place_of(workspace), table, replace_all=replace)
 
 
+@checked
 def facts(
     table: Path | str | pl.DataFrame | None = None,
     *,
@@ -147,6 +155,7 @@ def facts(
     return store_facts(place_of(workspace), version)
 
 
+@checked
 def failures(*, workspace: Place = None, version: int | None = None) -> pl.DataFrame:
     """Return what the last import or update could not use, with file, line and reason."""
     from barcast.pipeline.data import store_failures
@@ -154,6 +163,7 @@ def failures(*, workspace: Place = None, version: int | None = None) -> pl.DataF
     return store_failures(place_of(workspace), version)
 
 
+@checked
 def conflicts(*, workspace: Place = None, version: int | None = None) -> pl.DataFrame:
     """Return the rows that disagree about a bar; the one marked as kept is stored."""
     from barcast.pipeline.data import store_conflicts
@@ -161,6 +171,7 @@ def conflicts(*, workspace: Place = None, version: int | None = None) -> pl.Data
     return store_conflicts(place_of(workspace), version)
 
 
+@checked
 def compact(*, workspace: Place = None, keep_hours: int = 24) -> Compaction:
     """Merge small files and drop old versions of the store that no run cites.
 
@@ -174,6 +185,7 @@ def compact(*, workspace: Place = None, keep_hours: int = 24) -> Compaction:
     return compact_store(place_of(workspace), keep_hours=keep_hours)
 
 
+@checked
 def export_data(
     target: Path | str,
     *,
@@ -208,6 +220,7 @@ def export_data(
     )  # fmt: skip
 
 
+@checked
 def feature_sets(name: str | None = None, *, workspace: Place = None) -> tuple[FeatureSet, ...]:
     """Return every feature set, the workspace's own included, or the one called ``name``."""
     from barcast.features import feature_set, user_feature_sets
@@ -220,6 +233,7 @@ def feature_sets(name: str | None = None, *, workspace: Place = None) -> tuple[F
     return (*built_in(), *own) if name is None else (feature_set(name, own),)
 
 
+@checked
 def check_features(name: str, *, workspace: Place = None) -> FeatureSet:
     """Recompute a file's or set's features on cut histories and return the set, if none saw its future.
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from barcast.api.checked import checked
 from barcast.api.places import Place, place_of
 from barcast.core.progress import Progress
 
@@ -24,6 +25,7 @@ _HOW = (
 )  # fmt: skip
 
 
+@checked
 def train_fleet(
     *,
     kind: str = "trees",
@@ -97,6 +99,7 @@ def train_fleet(
     )  # fmt: skip
 
 
+@checked
 def plan_fleet(
     *,
     kind: str = "trees",
@@ -114,6 +117,7 @@ def plan_fleet(
     return plan(place, resolved, how, Progress(enabled=progress))
 
 
+@checked
 def fleet_status(run: str = "", *, workspace: Place = None, only: str | None = None) -> FleetStatus:
     """Return how a fleet stands, by default the newest; ``only`` keeps the rows of a status."""
     from barcast.pipeline.fleet_seen import fleet_status as status
@@ -121,6 +125,7 @@ def fleet_status(run: str = "", *, workspace: Place = None, only: str | None = N
     return status(place_of(workspace), run, only)
 
 
+@checked
 def fleet_symbol(symbol: str, run: str = "", *, workspace: Place = None) -> FleetSymbol:
     """Return what a fleet knows of one symbol: its model's members, their errors, weights and evidence."""
     from barcast.pipeline.fleet_seen import fleet_symbol as show
@@ -128,6 +133,7 @@ def fleet_symbol(symbol: str, run: str = "", *, workspace: Place = None) -> Flee
     return show(place_of(workspace), symbol, run)
 
 
+@checked
 def retry_failed(
     run: str = "", *, workspace: Place = None, workers: int | None = None, progress: bool = False
 ) -> Trained:
@@ -137,6 +143,7 @@ def retry_failed(
     return retry(place_of(workspace), run, workers=workers, progress=Progress(enabled=progress))[0]
 
 
+@checked
 def route(
     universal: str = "", fleet: str = "", policy: str = "evidence", *, workspace: Place = None,
     export: Path | str | None = None, progress: bool = False,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from barcast.api.checked import checked
 from barcast.api.places import Names, Place, names_of, place_of
 from barcast.core.progress import Progress
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from barcast.pipeline.fleet_folds import CrossValidation
 
 
+@checked
 def fleet_cross_validation(
     symbols: Names = (), *, kind: str = "trees", workspace: Place = None, folds: int = 5,
     scheme: str = "expanding", embargo: int = 0, train_share: float = 0.5, limit: int = 0,

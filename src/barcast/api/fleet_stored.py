@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from barcast.api.checked import checked
 from barcast.api.places import Names, Place, names_of, place_of
 from barcast.core.progress import Progress
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from barcast.pipeline.fleet_refresh import Refreshed
 
 
+@checked
 def fleet_decay(
     run: str = "", *, workspace: Place = None, since: str = "", progress: bool = False
 ) -> FleetDecay:
@@ -36,6 +38,7 @@ def fleet_decay(
     return decay(place_of(workspace), run, since=since, progress=Progress(enabled=progress))
 
 
+@checked
 def fleet_refresh(
     symbols: Names = (), run: str = "", *, workspace: Place = None, named: bool = False,
     workers: int | None = None, progress: bool = False,
@@ -67,6 +70,7 @@ def fleet_refresh(
     )  # fmt: skip
 
 
+@checked
 def fleet_export(
     symbol: str, to: Path | str, run: str = "", *, workspace: Place = None, kind: str = ""
 ) -> Exported:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from barcast.api.checked import checked
 from barcast.core.errors import UsageError
 from barcast.core.progress import Progress
 
@@ -64,6 +65,7 @@ class FleetTrainer:
         On values that make no sense.
     """
 
+    @checked
     def __init__(
         self, target_time_per_symbol: float | None = 1.0, batch_size: int = 50,
         max_memory_gb: float | None = 8.0, checkpointing: bool = True, *, preset: str = "standard",

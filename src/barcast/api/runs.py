@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, overload
 
+from barcast.api.checked import checked
 from barcast.api.places import Names, Place, names_of, place_of
 from barcast.core.progress import Progress
 from barcast.core.runs import RunFolder, list_runs
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from barcast.pipeline.predict import Forecasts
 
 
+@checked
 def compare(
     names: Names = (),
     *,
@@ -48,6 +50,7 @@ def compare(
     return compare_runs(place, chosen, segments=looked, open_test=open_test, progress=shown)
 
 
+@checked
 def predict(
     run: str | None = None,
     *,
@@ -72,6 +75,7 @@ def predict(
     )
 
 
+@checked
 def promote(run: str, *, workspace: Place = None, why: str = "promoted by hand") -> Change:
     """Make a run the champion, which predicts when nobody names another; of a run with a refit, the refit.
 
@@ -85,6 +89,7 @@ def promote(run: str, *, workspace: Place = None, why: str = "promoted by hand")
     return crown(place_of(workspace), run, why=why)
 
 
+@checked
 def rollback(to: str = "", *, workspace: Place = None) -> Change:
     """Go back to the champion before, or to the earlier one called ``to``."""
     from barcast.pipeline.champion import rollback as back
@@ -92,6 +97,7 @@ def rollback(to: str = "", *, workspace: Place = None) -> Change:
     return back(place_of(workspace), to)
 
 
+@checked
 def load(run: str, *, workspace: Place = None) -> LoadedRun:
     """Return a finished run (``"champion"`` is one too) as network, vocabulary and scaler.
 
@@ -107,6 +113,7 @@ def load(run: str, *, workspace: Place = None) -> LoadedRun:
     return run_as_object(place, open_run(place, run))
 
 
+@checked
 def report(
     run: str | None = None, *, workspace: Place = None, open_test: bool = False, progress: bool = False
 ) -> Path:
@@ -118,6 +125,7 @@ def report(
     return report_again(place, newest_run(place, run), open_test=open_test, progress=Progress(progress))
 
 
+@checked
 def run_audit(
     run: str | None = None,
     *,
@@ -154,6 +162,7 @@ def run_audit(
     return audit_run(place, newest_run(place, run), settings, progress=shown)
 
 
+@checked
 def embeddings(
     run: str, *, workspace: Place = None, facts: Path | str | pl.DataFrame | None = None
 ) -> SymbolEmbeddings:
@@ -171,11 +180,13 @@ def embeddings(
     return read_embeddings(place, open_run(place, run), facts=facts)
 
 
+@checked
 def runs(*, workspace: Place = None) -> list[RunFolder]:
     """Return the workspace's runs, oldest first."""
     return list_runs(place_of(workspace))
 
 
+@checked
 def run_status(run: RunFolder) -> str:
     """Return ``done``, ``running``, ``interrupted`` (killed; the same call goes on) or ``failed``."""
     from barcast.pipeline.unfinished import run_status as status_of
@@ -187,6 +198,7 @@ def run_status(run: RunFolder) -> str:
 def doctor(run: None = None, *, workspace: Place = None, progress: bool = False) -> list[Finding]: ...
 @overload
 def doctor(run: str, *, workspace: Place = None, progress: bool = False) -> Diagnosis: ...
+@checked
 def doctor(
     run: str | None = None, *, workspace: Place = None, progress: bool = False
 ) -> list[Finding] | Diagnosis:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from barcast.api.checked import checked
 from barcast.api.places import Names, Place, names_of, place_of
 from barcast.core.progress import Progress
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from barcast.planning.plan import Plan
 
 
+@checked
 def train(
     model: str | None = None,
     *,
@@ -31,7 +33,7 @@ def train(
     fresh: bool = False,
     open_test: bool = False,
     report: bool = True,
-    time_budget: float | None = None,
+    time_budget: float | str | None = None,
     profile: bool = False,
     track: Names | None = None,
     track_project: str | None = None,
@@ -62,8 +64,9 @@ def train(
         Train the best of this search (`tune`).
     open_test : bool
         Open the sealed test segment; every opening is counted.
-    time_budget : float, optional
-        Minutes that trials of sizes and the run may take where the size is ``auto``, 120 by default.
+    time_budget : float or str, optional
+        Minutes, or ``"1h30m"``, that trials of sizes and the run may take where the size is ``auto``, 120 by
+        default.
     profile : bool
         Measure where a network's time goes and what would be faster, into profile.json of the run.
     track : str or sequence of str, optional
@@ -115,12 +118,13 @@ def train(
     )
 
 
+@checked
 def plan_train(
     model: str | None = None,
     *,
     workspace: Place = None,
     size: str | None = None,
-    time_budget: float | None = None,
+    time_budget: float | str | None = None,
     config: Path | str | None = None,
     tuned: str | None = None,
     on: str = "this",
@@ -148,6 +152,7 @@ def plan_train(
     return plan(place, resolved, target=on, progress=shown)
 
 
+@checked
 def tune(
     model: str = "lstm",
     *,
@@ -155,7 +160,7 @@ def tune(
     size: str | None = None,
     config: Path | str | None = None,
     trials: int = 30,
-    time_budget: float | None = None,
+    time_budget: float | str | None = None,
     parallel: int = 1,
     space: Path | str | None = None,
     progress: bool = False,
@@ -169,8 +174,9 @@ def tune(
         As for :func:`train`; ``size`` and ``options`` are fixed, a file says where the search starts.
     trials : int
         Candidates in all, those of earlier calls included.
-    time_budget : float, optional
-        Minutes after which no trial begins; the size ``auto`` is chosen before, within as many (at most 120).
+    time_budget : float or str, optional
+        Minutes, or ``"1h30m"``, after which no trial begins; the size ``auto`` is chosen before, within as
+        many (at most 120).
     parallel : int
         Processes; each has its share of the threads.
     space : path, optional
@@ -191,6 +197,7 @@ def tune(
     )
 
 
+@checked
 def tune_symbol(
     symbol: str,
     model: str = "fleet-trees",
@@ -198,7 +205,7 @@ def tune_symbol(
     workspace: Place = None,
     config: Path | str | None = None,
     trials: int = 30,
-    time_budget: float | None = None,
+    time_budget: float | str | None = None,
     space: Path | str | None = None,
     write: Path | str | None = None,
     progress: bool = False,
@@ -216,8 +223,8 @@ def tune_symbol(
         As for :func:`train_fleet`: ``preset``, ``min_rows``, ``hidden_size``, ...
     trials : int
         Candidates in all, those of earlier calls included.
-    time_budget : float, optional
-        Minutes after which no trial begins.
+    time_budget : float or str, optional
+        Minutes, or ``"1h30m"``, after which no trial begins.
     space : path, optional
         TOML file of what varies: ``xgboost.max_depth = [2, 3]``, ``lr = { low = 1e-3, high = 1e-2 }``.
     write : path, optional
@@ -237,6 +244,7 @@ def tune_symbol(
     )  # fmt: skip
 
 
+@checked
 def range_test(
     model: str = "lstm",
     *,
@@ -263,6 +271,7 @@ def range_test(
     return run(place, resolved, progress=Progress(progress))
 
 
+@checked
 def retrain(
     *,
     workspace: Place = None,
@@ -298,6 +307,7 @@ def retrain(
     )  # fmt: skip
 
 
+@checked
 def adapt(
     name: str,
     *,
@@ -333,6 +343,7 @@ def adapt(
     )  # fmt: skip
 
 
+@checked
 def quickstart(
     *, workspace: Place = "quickstart", fresh: bool = False, progress: bool = True
 ) -> Quickstarted:

@@ -143,7 +143,11 @@ def _explained(command: Callable[[], Any], debug: bool) -> int:
     except OSError as error:
         refused = ResourceError(f"the system refused: {error}", "check the path, the disk and permissions")
         return _explain(str(refused), refused.exit_code, debug)
-    except Exception as error:  # a bug: say so, with what a report needs
+    except Exception as error:
+        if _is_short_of_memory(error):  # not where it was foreseen
+            refused = ResourceError("out of memory", "a smaller network or --limit; barcast doctor")
+            return _explain(str(refused), refused.exit_code, debug)
+        # a bug: say so, with what a report needs
         if not debug:
             typer.echo(f"bug in barcast: {type(error).__name__}: {error}", err=True)
             typer.echo("run the same command with --debug and report what it prints", err=True)
@@ -153,6 +157,13 @@ def _explained(command: Callable[[], Any], debug: bool) -> int:
     if code == EXIT_INTERRUPTED:  # how newer typers report Ctrl-C
         return _explain(_INTERRUPTED, EXIT_INTERRUPTED, debug)
     return int(code or 0)
+
+
+def _is_short_of_memory(error: Exception) -> bool:
+    """Return whether torch says so, which has no error of its own for it on a CPU."""
+    from barcast.training.memory import is_out_of_memory
+
+    return isinstance(error, RuntimeError) and is_out_of_memory(error)
 
 
 def _explain(message: str, code: int, debug: bool) -> int:

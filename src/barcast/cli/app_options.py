@@ -19,7 +19,10 @@ WorkspaceOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, nothing else.")]
 TimeBudgetOption = Annotated[
-    float | None, typer.Option(help="Minutes for trials and run where --size auto chooses (120).")
+    str | None,
+    typer.Option(
+        metavar="MINUTES", help="For trials and run where --size auto chooses (120); 30m, 1h30m too."
+    ),
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Nothing but the result, in short.")]
 TrackOption = Annotated[
@@ -61,6 +64,24 @@ def words(text: str | None) -> tuple[str, ...] | None:
     if not found:
         raise UsageError(f"a list with nothing in it: `{text}`", "name at least one, or leave the option out")
     return found
+
+
+def minutes(text: str | None, flag: str = "--time-budget") -> float | None:
+    """Read minutes: a number, or a duration with its unit, such as ``30m`` or ``1h30m``.
+
+    Raises
+    ------
+    UsageError
+        On anything else.
+    """
+    from barcast.core.durations import minutes_of
+
+    try:
+        return minutes_of(None if text is None else float(text), flag)
+    except ValueError as error:
+        if isinstance(error, UsageError):
+            raise
+        return minutes_of(text, flag)
 
 
 def numbers(text: str | None, flag: str) -> tuple[int, ...] | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from barcast.cli.app_options import JsonOption, QuietOption, TimeBudgetOption, WorkspaceOption
+from barcast.cli.app_options import JsonOption, QuietOption, TimeBudgetOption, WorkspaceOption, minutes
 from barcast.cli.run_options import (
     as_typed,
     changed,
@@ -94,7 +94,7 @@ def train(
     if tuned:
         model, config = tuned_config(place, tuned, model, config)
     resolved = resolve(
-        place, model or "lstm", {**flags, "time_budget": time_budget}, config, progress=progress
+        place, model or "lstm", {**flags, "time_budget": minutes(time_budget)}, config, progress=progress
     )
     found = plan_train(place, resolved, target=on, progress=progress)
     print_json(found.plain()) if json_output else _print(found, _fleet_command(place, resolved))
@@ -183,7 +183,7 @@ def _fleet_command(place: Workspace, config: RunConfig) -> str:
 
 def _print_memory(title: str, plan: MemoryPlan) -> None:
     from barcast.cli.show import table
-    from barcast.pipeline.plan import gib
+    from barcast.planning.memory import gib
 
     rows = [(name, "train", gib(size)) for name, size in plan.components.items()]
     rows += [("everything", f"at the peak of: {phase}", gib(size)) for phase, size in plan.phases.items()]

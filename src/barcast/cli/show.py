@@ -95,6 +95,8 @@ def print_description(found: dict[str, Any]) -> None:
     table("Segments", columns, rows)
     for horizon, counts in found["labels"].items():
         typer.echo(f"labels at horizon {horizon}: " + ", ".join(f"{k} {v}" for k, v in counts.items() if v))
+    for note in found["notes"]:
+        typer.echo(f"note: {note}")
     without = list(found["without_bars"].items())
     for symbol, reason in without[:10]:
         typer.echo(f"{symbol}: {reason}")

@@ -16,6 +16,7 @@ from barcast.cli.app_options import (
     TrackProjectOption,
     TrackWorkspaceOption,
     WorkspaceOption,
+    minutes,
     words,
 )
 from barcast.cli.run_options import with_run_options
@@ -94,7 +95,7 @@ def train(
         })  # fmt: skip
     if output_dir is not None:
         check_output_dir(output_dir)
-    place, flags = Workspace.find(workspace), {**flags, "time_budget": time_budget}
+    place, flags = Workspace.find(workspace), {**flags, "time_budget": minutes(time_budget)}
     mirror = open_mirror(
         place, words(track), project=track_project, team=track_workspace, online=track_online
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from barcast.cli.app_options import JsonOption, QuietOption, WorkspaceOption
+from barcast.cli.app_options import JsonOption, QuietOption, WorkspaceOption, minutes
 from barcast.cli.run_options import with_run_options
 
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ def tune(
     ] = None,
     trials: Annotated[int, typer.Option(help="Candidates in all, those of earlier calls included.")] = 30,
     time_budget: Annotated[
-        float | None, typer.Option(metavar="MINUTES", help="Begin no trial later than this.")
+        str | None,
+        typer.Option(metavar="MINUTES", help="Begin no trial later than this; 30m, 1h30m too."),
     ] = None,
     parallel: Annotated[int, typer.Option(help="Processes; each has its share of the threads.")] = 1,
     space: Annotated[
@@ -61,23 +62,27 @@ def tune(
     from barcast.core.progress import Progress
     from barcast.core.runs import command_line
     from barcast.core.workspace import Workspace
+    from barcast.pipeline.plan import still_to_compare
     from barcast.pipeline.tune import describe_search, plan_search
     from barcast.pipeline.tune import tune as search
+    from barcast.tuning.study import check_optuna
 
-    place = Workspace.find(workspace)
+    if not list_space:
+        check_optuna()
+    place, budget = Workspace.find(workspace), minutes(time_budget)
     progress = Progress(enabled=not quiet)
     keep_freed_memory()
     if symbol is not None:
         if parallel > 1:
             raise UsageError("the fits of one symbol take turns", "leave --parallel out")
         asked = (place, symbol, model or "fleet-trees", {**flags, "preset": preset}, config, space)
-        how = {"trials": trials, "minutes": time_budget, "write": write}
+        how = {"trials": trials, "minutes": budget, "write": write}
         _tune_symbol(*asked, progress, how, (list_space, dry_run, json_output))
         return
     if preset is not None or write is not None:
         raise UsageError("--preset and --write are read by a search for one symbol", "--symbol 600519.SH")
     resolved, varied = plan_search(
-        place, model or "lstm", flags, config, space, minutes=time_budget,
+        place, model or "lstm", flags, config, space, minutes=budget,
         compare_sizes=not (list_space or dry_run), progress=progress,
     )  # fmt: skip
     if list_space:
@@ -85,7 +90,8 @@ def tune(
         return
     echo_config(resolved.plain(), progress)
     if dry_run:
-        found = describe_search(place, resolved, varied) | {"trials": trials}
+        notes = {"notes": list(still_to_compare(resolved.sized, "the search"))}
+        found = describe_search(place, resolved, varied) | {"trials": trials} | notes
         print_json(found) if json_output else _describe(found, varied.to_toml())
         return
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -95,7 +101,7 @@ def tune(
         )
     with signals_taken(), resumed_by(command_line()):
         done = search(
-            place, resolved, varied, trials=trials, minutes=time_budget, parallel=parallel, progress=progress
+            place, resolved, varied, trials=trials, minutes=budget, parallel=parallel, progress=progress
         )
     print_json(done.plain()) if json_output else _print(done, quiet)
 
@@ -171,6 +177,8 @@ def _describe(found: dict[str, Any], space: str) -> None:
     typer.echo(
         f"{found['tune']}: {found['done']} of {found['trials']} trials are done; what varies:\n{space}"
     )
+    for note in found["notes"]:
+        typer.echo(f"note: {note}")
 
 
 def _print(done: Tuning, quiet: bool) -> None:

@@ -79,13 +79,14 @@ def takes_several(kind: type, name: str) -> bool:
 def items(given: Any, where: str, kind: type | None = None) -> tuple[Any, ...]:
     """Return what was given in Python for a list; a single word or number is a list of one.
 
-    A word is a sequence too, of letters: nobody means those. None is an empty list; a set, which has no
-    order, is sorted.
+    A word is a sequence too, of letters: nobody means those. None and the empty tuple, which defaults are,
+    leave the list out; a set, which has no order, is sorted.
 
     Raises
     ------
     UsageError
-        Naming ``where``, on anything but a list or its single item, and on items that are no ``kind``.
+        Naming ``where``, on anything but a list or its single item, on items that are no ``kind``, and on a
+        list that came out empty: left out it would stand for everything.
     """
     if given is None:
         return ()
@@ -94,6 +95,8 @@ def items(given: Any, where: str, kind: type | None = None) -> tuple[Any, ...]:
     elif isinstance(given, Mapping | bytes) or not isinstance(given, Iterable):
         raise UsageError(f"{where}: expected a list, found `{given!r}`", _A_LIST)
     found = tuple(sorted(given, key=str) if isinstance(given, Set) else given)
+    if not found and not isinstance(given, tuple):
+        raise UsageError(f"{where}: a list with nothing in it", "name at least one, or leave it out")
     return found if kind is None else tuple(_convert(kind, item, where) for item in found)
 
 
@@ -110,7 +113,8 @@ def meant(name: str, known: Iterable[str]) -> str:
 
 
 _A_LIST = 'write a list, as in [1, 5] or ["AAPL", "MSFT"]'
-_EXAMPLES = {
+#: How a value of each kind is written, for errors.
+EXAMPLES = {
     int: "write a whole number, as in 3",
     float: "write a number, as in 0.5",
     str: "write words in quotation marks",
@@ -149,12 +153,12 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         try:
             return date.fromisoformat(value)
         except ValueError as error:
-            raise UsageError(f"{where}: `{value}` is not a day", _EXAMPLES[date]) from error
+            raise UsageError(f"{where}: `{value}` is not a day", EXAMPLES[date]) from error
     wrong = hint is not Any and isinstance(hint, type) and not isinstance(value, hint)
     if wrong or (hint is int and isinstance(value, bool)):
-        raise UsageError(f"{where}: expected {hint.__name__}, found `{value!r}`", _EXAMPLES.get(hint, ""))
+        raise UsageError(f"{where}: expected {hint.__name__}, found `{value!r}`", EXAMPLES.get(hint, ""))
     if hint is float and not math.isfinite(value):
-        raise UsageError(f"{where}: `{value}` is no finite number", _EXAMPLES[float])
+        raise UsageError(f"{where}: `{value}` is no finite number", EXAMPLES[float])
     return value
 
 

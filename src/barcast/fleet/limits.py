@@ -8,28 +8,7 @@ from dataclasses import dataclass
 
 from barcast.core.errors import ResourceError, UsageError
 
-_DURATION = re.compile(r"(?:(?P<h>[\d.]+)h)?(?:(?P<m>[\d.]+)m(?!s))?(?:(?P<s>[\d.]+)s)?(?:(?P<ms>[\d.]+)ms)?")
-_SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _SIZE = re.compile(r"([\d.]+)([KMGT])(?:i?B)?", re.IGNORECASE)
-
-
-def parse_duration(text: str, option: str) -> float:
-    """Read ``30m``, ``1h30m``, ``90s`` or ``500ms`` as seconds.
-
-    Raises
-    ------
-    UsageError
-        On anything else, a number without unit included, and on nothing at all.
-    """
-    found = _DURATION.fullmatch(text.strip().lower())
-    try:
-        parts = {} if found is None else {unit: float(value) for unit, value in found.groupdict("0").items()}
-    except ValueError:  # 1.2.3
-        parts = {}
-    seconds = sum(value * _SECONDS[unit] for unit, value in parts.items())
-    if seconds <= 0:
-        raise UsageError(f"{option} `{text}` is no duration", f"{option} 30m, 1h30m, 90s or 500ms")
-    return seconds
 
 
 def parse_size(text: str, option: str) -> int:

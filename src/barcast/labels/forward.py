@@ -35,13 +35,17 @@ class LabelSpec:
     def __post_init__(self) -> None:
         if not self.horizons or min(self.horizons) < 1 or len(set(self.horizons)) < len(self.horizons):
             raise UsageError(
-                f"`horizons` must be different whole numbers from 1 on, got {self.horizons}",
-                "for example horizons = [1, 5]",
+                f"`horizons` must be different whole numbers from 1 on, got "
+                f"{', '.join(map(str, self.horizons)) or 'none'}",
+                "--horizon 5 or --horizon 1,5; in a file: horizons = [1, 5]",
             )
-        if self.delay < 0 or self.max_wait < 0:
+        if self.delay < 0:
             raise UsageError(
-                f"`delay` and `max_wait` must not be negative, got {self.delay} and {self.max_wait}"
+                f"`delay` must not be negative, got {self.delay}",
+                "1 enters at the next close, 0 at the one just seen",
             )
+        if self.max_wait < 0:
+            raise UsageError(f"`max_wait` must not be negative, got {self.max_wait}", "0 waits for no bar")
 
     @property
     def label_sessions(self) -> int:

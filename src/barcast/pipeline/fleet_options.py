@@ -8,10 +8,11 @@ from typing import Any, cast
 
 from barcast.core.config import load_toml
 from barcast.core.cores import available_cores
+from barcast.core.durations import parse_duration
 from barcast.core.errors import UsageError
 from barcast.core.workspace import Workspace
 from barcast.fleet.executors import ExecutorName
-from barcast.fleet.limits import Limits, parse_duration, parse_size
+from barcast.fleet.limits import Limits, parse_size
 from barcast.pipeline.fleet import FleetHow
 from barcast.store import MarketStore
 

@@ -24,6 +24,7 @@ from barcast.core.workspace import Workspace
 from barcast.features import FeatureSet
 from barcast.fleet.networks.ladder import WidthChoice, choose_width
 from barcast.fleet.networks.presets import presets
+from barcast.pipeline.chosen import Sized
 from barcast.pipeline.dataset import build_dataset
 from barcast.pipeline.fleet_lessons import Lessons, lessons_of
 from barcast.pipeline.fleet_networks import NETWORKS, Networks
@@ -31,7 +32,7 @@ from barcast.pipeline.fleet_rows import rows_for_workers, teaching_counts
 from barcast.pipeline.fleet_universal import is_residual
 from barcast.pipeline.market import Market
 from barcast.pipeline.searched import stop_known
-from barcast.pipeline.settings import RunConfig, Sized
+from barcast.pipeline.settings import RunConfig
 
 AUTO = "auto"
 #: How the choice is called where a search would be named.

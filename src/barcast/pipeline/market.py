@@ -14,6 +14,7 @@ import polars as pl
 from barcast.core.arrays import F64, I8, I32, Bools
 from barcast.core.bars import MIN_SYMBOLS, Bars
 from barcast.core.config import digest, to_plain
+from barcast.core.durations import moment_of
 from barcast.core.errors import DataError, UsageError
 from barcast.core.predictions import SEGMENTS
 from barcast.core.workspace import Workspace
@@ -149,10 +150,11 @@ def load_bars(workspace: Workspace, config: DataConfig, version: int | None = No
 
 
 def _nothing_left(store: MarketStore, config: DataConfig, version: int) -> DataError:
-    first = store.calendar(version).times[0]
+    first, last = store.calendar(version).times[[0, -1]]
     if config.asof and np.datetime64(config.asof) < first:
         return DataError(
-            f"no bar up to {config.asof}: the first stored session is {first}", f"--asof {first}"
+            f"no bar up to {config.asof}: the first stored session is {first}, the last one {last}",
+            f"--asof {last}, or a session with enough history before it",
         )
     return DataError("no bar is left to work with", "barcast data check, barcast data info")
 
@@ -186,8 +188,9 @@ def load_market(workspace: Workspace, config: DataConfig, version: int | None = 
     """
     found = load_bars(workspace, config, version)
     bars = found.bars
-    labels = forward_labels(bars, LabelSpec(horizons=config.horizons, delay=config.delay))
-    plan = make_plan(bars, config, labels.spec)
+    spec = LabelSpec(horizons=config.horizons, delay=config.delay)
+    plan = make_plan(bars, config, spec)  # first: it refuses horizons that are longer than the history
+    labels = forward_labels(bars, spec)
     segment = segments_of(plan, bars, labels)
     plan.require_rows(segment)
     check_disjoint(bars.session, labels.last_known_at, segment)
@@ -254,7 +257,9 @@ def make_plan(bars: Bars, config: DataConfig, spec: LabelSpec) -> SegmentPlan:
             bars.calendar, fit=fit, stop=stop, weigh=weigh, route=route, test=test,
             label_sessions=spec.label_sessions,
         )  # fmt: skip
-    return SegmentPlan.by_share(bars.calendar, config.shares, label_sessions=spec.label_sessions)
+    return SegmentPlan.by_share(
+        bars.calendar, config.shares, label_sessions=spec.label_sessions, horizon=max(spec.horizons)
+    )
 
 
 def as_of(config: DataConfig, asof: str) -> DataConfig:
@@ -296,12 +301,8 @@ def session_times(bars: Bars, session: np.ndarray) -> pl.Series:
 
 def _as_when(text: str, *, daily: bool) -> date | datetime | None:
     """Read a cutoff: a day, or for intraday bars the UTC start of the last bar that may be known."""
-    if not text:
+    if (when := moment_of(text)) is None:
         return None
-    try:
-        when = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise UsageError(f"`asof` is not a date: `{text}`", "--asof 2024-03-08") from error
     if len(text) <= len("2024-03-08"):
         return when.date()
     if daily:

@@ -13,10 +13,11 @@ from barcast.models.heads import head_of
 from barcast.models.network import Sizes
 from barcast.models.registry import model_entry
 from barcast.pipeline.attributes import attributes_of, sizes_of, vocabularies
+from barcast.pipeline.chosen import Sized
 from barcast.pipeline.dataset import enough_history, make_target, resolve_features, teaching_rows
 from barcast.pipeline.market import Market, held_out, load_market
-from barcast.pipeline.settings import RunConfig, Sized
-from barcast.pipeline.train import SCORED
+from barcast.pipeline.settings import RunConfig
+from barcast.pipeline.train import SCORED, remarks
 from barcast.planning.machine import THIS, device_of
 from barcast.planning.plan import Plan, make_plan
 from barcast.planning.workload import Workload
@@ -47,7 +48,7 @@ def plan_train(
     work = workload(workspace, config, load_market(workspace, config.data))
     progress.note(f"measuring a few steps of {work.model} on rows of the right shape")
     found = make_plan(work, target)
-    return replace(found, notes=(*found.notes, *_still_to_compare(config.sized)))
+    return replace(found, notes=(*found.notes, *remarks(config), *still_to_compare(config.sized)))
 
 
 def check_is_network(model: str) -> None:
@@ -107,16 +108,11 @@ def workload(workspace: Workspace, config: RunConfig, market: Market) -> Workloa
     )
 
 
-def _still_to_compare(sized: Sized | None) -> tuple[str, ...]:
-    """Say what a training does that a plan of ``--size auto`` does not."""
-    if sized is None or len(sized.candidates) == 1:
+def still_to_compare(sized: Sized | None, who: str = "`train`") -> tuple[str, ...]:
+    """Say what a training, or ``who`` it is, does that a plan or a dry run of ``--size auto`` does not."""
+    if sized is None or not sized.trial_seconds:
         return ()
     return (
-        f"this is the plan of {sized.size}: `train` first compares {', '.join(sized.candidates)} on `stop`, "
+        f"this is the plan of {sized.size}: {who} first compares {', '.join(sized.candidates)} on `stop`, "
         f"half an epoch each, {clock(sized.trial_seconds)} in all, and takes the largest that it supports",
     )
-
-
-def gib(size: float) -> str:
-    """Write a size for people."""
-    return f"{size / 2**30:.2f} GiB"

@@ -12,8 +12,9 @@ from barcast.core.config import from_plain
 from barcast.core.errors import RunError, UsageError
 from barcast.core.runs import RunFolder
 from barcast.core.texts import counted, some
+from barcast.pipeline.chosen import Tuned
 from barcast.pipeline.market import Market
-from barcast.pipeline.settings import RunConfig, Tuned
+from barcast.pipeline.settings import RunConfig
 
 #: What run.json says of a search; it stays with the run when it is trained afresh.
 SEARCH_FACTS = ("num_trials", "tuned_by", "tuned_until", "size_auto")

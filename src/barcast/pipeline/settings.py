@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,8 +21,11 @@ from barcast.core.config import (
     takes_several,
     to_plain,
 )
+from barcast.core.durations import moment_of
 from barcast.core.errors import UsageError
 from barcast.core.workspace import Workspace
+from barcast.labels import LabelSpec
+from barcast.pipeline.chosen import Sized, Tuned
 from barcast.pipeline.settings_file import load_settings
 from barcast.planning.machine import is_target
 from barcast.tracking.config import track_settings
@@ -64,6 +66,8 @@ class DataConfig:
     """0 .. 19: keep this twentieth of the symbols out of training; -1 keeps none out."""
 
     def __post_init__(self) -> None:
+        LabelSpec(horizons=self.horizons, delay=self.delay)  # refuses what labels could not be made of
+        moment_of(self.asof)
         if self.segments and len(self.segments) != 5:
             raise UsageError(
                 f"`segments` takes five dates (fit, stop, weigh, route, test), got {len(self.segments)}",
@@ -80,88 +84,6 @@ class DataConfig:
             )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Tuned:
-    """Where options come from that a search has chosen on `stop`; a search writes it beside them.
-
-    It shapes no result, so it is no part of a run's identity: the run remembers it, whoever trains it.
-    """
-
-    model: str = ""
-    run: str = ""
-    """Name of the search."""
-    trials: int = 0
-    """How many candidates it looked at."""
-    until: str = ""
-    """When the last label of its `stop` became known; empty for searches that did not write it down."""
-
-    def __post_init__(self) -> None:
-        if self.trials < 1 or not self.run or not _is_time(self.until):
-            raise UsageError(
-                "[tuned] says which search chose the options, and among how many trials",
-                "keep the table as `barcast tune` wrote it",
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sized:
-    """What ``--size auto``, or a fleet's ``--preset auto``, came to; it shapes nothing but widths.
-
-    Attributes
-    ----------
-    size : str
-        A preset, or ``default`` for the network without one.
-    options : mapping
-        What the size stands for.
-    candidates : tuple of str
-        Sizes that the plan lets through, smallest first.
-    trial_seconds : float
-        What comparing them on `stop` takes, as planned; 0 for a single one.
-    num_compared : int
-        How many were compared on `stop`; 0 where the plan alone decided.
-    until : str
-        When the last label of that `stop` became known; empty where nothing was compared.
-    reasons : tuple of str
-        One line a size that was looked at, smallest first.
-    by : str
-        What was asked for, as users type it.
-    """
-
-    size: str
-    options: Mapping[str, Any]
-    candidates: tuple[str, ...]
-    trial_seconds: float = 0.0
-    num_compared: int = 0
-    until: str = ""
-    reasons: tuple[str, ...]
-    by: str = "--size auto"
-
-    def facts(self) -> dict[str, Any]:
-        """Return what run.json says of it."""
-        reasons = list(self.reasons)
-        return {"size": self.size, "num_compared": self.num_compared, "reasons": reasons, "by": self.by}
-
-    def beside(self, tuned: Tuned | None, model: str) -> Tuned | None:
-        """Return the search whose trials a run is to count: those of the sizes beside those of ``tuned``."""
-        if not self.num_compared:
-            return tuned
-        if tuned is None:
-            return Tuned(model=model, run=self.by, trials=self.num_compared, until=self.until)
-        return replace(
-            tuned, run=f"{tuned.run}, {self.by}", trials=tuned.trials + self.num_compared,
-            until=max(tuned.until, self.until),
-        )  # fmt: skip
-
-
-def _is_time(text: str) -> bool:
-    try:
-        return not text or bool(datetime.fromisoformat(text))
-    except ValueError:
-        return False
-
-
-#: How the comparison of sizes is called where a search would be named.
-SIZE_AUTO = Sized.by
 #: Tables that every model shares.
 _SHARED: dict[str, type] = {"data": DataConfig, "train": TrainConfig}
 

@@ -19,19 +19,22 @@ from typing import Any
 
 from barcast.core.atomic import read_json, write_json
 from barcast.core.config import digest, to_plain
+from barcast.core.durations import minutes_of
 from barcast.core.errors import ResourceError, UsageError
 from barcast.core.lock import writer_lock
 from barcast.core.progress import Progress, clock, count
 from barcast.core.workspace import Workspace
 from barcast.models.registry import model_entry
 from barcast.pipeline.attributes import attributes_of
+from barcast.pipeline.chosen import SIZE_AUTO, Sized
 from barcast.pipeline.dataset import resolve_features
 from barcast.pipeline.market import Market, load_market
-from barcast.pipeline.plan import check_is_network, gib, workload
+from barcast.pipeline.plan import check_is_network, workload
 from barcast.pipeline.searched import stop_known
-from barcast.pipeline.settings import SIZE_AUTO, RunConfig, Sized, resolve
+from barcast.pipeline.settings import RunConfig, resolve
 from barcast.pipeline.train import identity_of, in_one_spelling
 from barcast.pipeline.trials import Bench
+from barcast.planning.memory import gib
 from barcast.planning.network import beside_embeddings
 from barcast.planning.plan import Plan, make_plan
 from barcast.planning.rules import independent_labels
@@ -62,17 +65,26 @@ class Decision:
         Why the plan refuses the others.
     trials : dict of str to float or str
         Score of each finished trial, or why it has none.
+    against : dict of str to str
+        What speaks against a candidate that is one all the same: nothing is smaller.
     """
 
     key: str
     candidates: dict[str, float]
     refused: dict[str, str]
     trials: dict[str, float | str] = field(default_factory=dict)
+    against: dict[str, str] = field(default_factory=dict)
 
     @property
     def has_scores(self) -> bool:
         """Whether `stop` has anything to say."""
         return any(isinstance(tried, float) for tried in self.trials.values())
+
+    @property
+    def seconds_left(self) -> float:
+        """What the trials take, as planned, that are still to be made; a single candidate needs none."""
+        left = {name: each for name, each in self.candidates.items() if name not in self.trials}
+        return sum(left.values()) if len(self.candidates) > 1 else 0.0
 
     @classmethod
     def read(cls, file: Path, key: str, sizes: Iterable[str]) -> Decision | None:
@@ -84,7 +96,8 @@ class Decision:
             is_whole = (
                 found.key == key
                 and {*found.candidates, *found.refused} == {*sizes}
-                and {*found.trials} <= {*found.candidates}
+                and {*found.trials, *found.against} <= {*found.candidates}
+                and all(isinstance(text, str) for text in found.against.values())
                 and all(isinstance(number, float) and math.isfinite(number) for number in numbers)
             )
         except (OSError, ValueError, TypeError, AttributeError):
@@ -98,7 +111,7 @@ class Decision:
 
 def choose_size(
     workspace: Workspace, model: str, flags: Mapping[str, Any], file: Path | None = None,
-    *, minutes: float | None = None, compare: bool = False, progress: Progress | None = None,
+    *, minutes: float | str | None = None, compare: bool = False, progress: Progress | None = None,
     planned: Callable[[Workload], Plan] = make_plan, attempt: Attempt | None = None,
 ) -> Sized:  # fmt: skip
     """Choose the largest size that the plan lets through and, with ``compare``, that `stop` supports.
@@ -110,10 +123,11 @@ def choose_size(
     ----------
     flags : mapping
         Options of the run without its size; those that name a width or depth win over any preset.
-    minutes : float, optional
-        What trials and run may take, 120 by default.
+    minutes : float or str, optional
+        What trials and run may take, 120 by default; ``"1h30m"`` says it too.
     compare : bool
-        Train the candidates where there are several. Without it nothing is trained, the largest is taken.
+        Train the candidates where there are several. Without it nothing is trained: what they were found to
+        be worth before is remembered, else the largest is taken.
     planned, attempt : callable, optional
         What plans a workload, and what tries a candidate.
 
@@ -127,8 +141,8 @@ def choose_size(
         When another process compares the same.
     """
     progress = progress or Progress(enabled=False)
-    minutes = TIME_BUDGET if minutes is None else minutes
-    configs = _networks(workspace, model, flags, file, minutes)
+    minutes = minutes_of(minutes, "time_budget") or TIME_BUDGET
+    configs = _networks(workspace, model, flags, file)
     base = configs[DEFAULT]
     with progress.about(f"{SIZE_AUTO}: "):
         progress.note("reading the store to see what its labels support")
@@ -138,12 +152,14 @@ def choose_size(
         def plan() -> Decision:
             return plan_sizes(key, configs, workload(workspace, base, market), minutes, planned, progress)
 
+        folder = workspace.cache / "sizes" / f"{model}-{key[:12]}"
         if compare:
-            folder = workspace.cache / "sizes" / f"{model}-{key[:12]}"
             trial = attempt or _half_epochs(workspace, base, market)
             decision = _compared(folder, key, configs, plan, trial, progress)
         else:
-            decision = plan()
+            decision = _remembered(folder, key, configs, progress) or plan()
+            if decision.seconds_left:
+                decision = replace(decision, trials={})  # some of several scores tell nothing
         return _told(model, decision, market, progress)
 
 
@@ -151,14 +167,16 @@ def _told(model: str, decision: Decision, market: Market, progress: Progress) ->
     """Say what a decision came to, size by size, and return it as a run keeps it."""
     size, verdicts = judge(decision)
     presets = _presets(model)
-    reasons = tuple(f"{name}: {verdicts[name]}" for name in presets)
+    reasons = tuple(
+        f"{name} refused: {why}" if name in decision.refused else f"{name}: {why}"
+        for name, why in ((name, verdicts[name]) for name in presets)
+    )
     for reason in reasons:
         progress.note(reason)
-    candidates = decision.candidates
-    seconds = sum(candidates.values()) if len(candidates) > 1 else 0.0
     found = Sized(
-        size=size, options=presets[size], candidates=tuple(candidates), trial_seconds=seconds, reasons=reasons
-    )
+        size=size, options=presets[size], candidates=tuple(decision.candidates),
+        trial_seconds=decision.seconds_left, reasons=reasons,
+    )  # fmt: skip
     if not decision.has_scores:
         return found
     return replace(found, num_compared=len(decision.trials), until=stop_known(market))
@@ -169,12 +187,10 @@ def _presets(model: str) -> dict[str, Mapping[str, Any]]:
 
 
 def _networks(
-    workspace: Workspace, model: str, flags: Mapping[str, Any], file: Path | None, minutes: float
+    workspace: Workspace, model: str, flags: Mapping[str, Any], file: Path | None
 ) -> dict[str, RunConfig]:
     """Return the config of each size; refuse what makes no sense beside ``auto``."""
     check_is_network(model)
-    if not minutes > 0:
-        raise UsageError(f"`time_budget` must be positive, got {minutes}", "--time-budget 120")
     found = {
         name: resolve(workspace, model, {**flags, "size": None if name == DEFAULT else name}, file)
         for name in _presets(model)
@@ -219,7 +235,7 @@ def plan_sizes(
     """
     shared = {name: beside_embeddings(work.entry, each.options, work.sizes) for name, each in configs.items()}
     supported = independent_labels(work.num_teaching_rows, configs[DEFAULT].data.horizons)
-    found = Decision(key, {}, {})
+    found, budget = Decision(key, {}, {}), 60 * minutes
     seen: dict[str, Any] = {}
     for name in sorted(configs, key=lambda each: shared[each]):
         options, candidates = configs[name].options, found.candidates
@@ -227,17 +243,21 @@ def plan_sizes(
         seen[name] = options
         if same is not None:
             found.refused[name] = f"the same network as {same}"
-        elif candidates and shared[name] > supported:
-            found.refused[name] = (
-                f"{count(shared[name])} parameters beside embeddings, {count(supported)} independent labels"
-            )
+            continue
+        too_many = shared[name] > supported and (
+            f"{count(shared[name])} parameters beside embeddings, {count(supported)} independent labels"
+        )
+        if candidates and too_many:
+            found.refused[name] = too_many
+            continue
+        progress.note(f"measuring a few steps of {name}")
+        plan, refusal = _planned(replace(work, options=options), planned, budget, tuple(candidates.values()))
+        if plan is None:
+            found.refused[name] = refusal
         else:
-            progress.note(f"measuring a few steps of {name}")
-            plan = planned(replace(work, options=options))
-            if refusal := _refusal(plan, 60 * minutes, tuple(candidates.values())):
-                found.refused[name] = refusal
-            else:
-                candidates[name] = _trial_seconds(plan)
+            if not candidates and (against := _against(plan, too_many or "", budget)):
+                found.against[name] = against
+            candidates[name] = _trial_seconds(plan)
         if not candidates:
             raise ResourceError(
                 f"no size of `{work.model}` fits this machine: {name}: {found.refused[name]}",
@@ -245,6 +265,31 @@ def plan_sizes(
                 "it",
             )
     return found
+
+
+def _planned(
+    work: Workload, planned: Callable[[Workload], Plan], budget: float, trials: tuple[float, ...]
+) -> tuple[Plan | None, str]:
+    """Return the plan of a size that will do beside the trials of smaller ones, else why there is none."""
+    try:
+        plan = planned(work)
+    except ResourceError as error:  # too large even to be measured
+        return None, error.found
+    refusal = _refusal(plan, budget, trials)
+    return (None, refusal) if refusal else (plan, "")
+
+
+def _against(plan: Plan, too_many: str, budget: float) -> str:
+    """Say what speaks against the smallest size, which is taken all the same; empty where nothing does."""
+    said = [f"{too_many}: more than they support"] if too_many else []
+    if plan.run_seconds > budget:
+        said.append(f"its run would take {_time(plan.run_seconds)}, the budget is {_time(budget)}: too long")
+    return f"{'; '.join(said)}, but the smallest there is" if said else ""
+
+
+def _time(seconds: float) -> str:
+    """Write a time for people; less than a second is not 0:00."""
+    return clock(seconds) if seconds >= 1 else f"{seconds:.2g} s"
 
 
 def _refusal(plan: Plan, budget: float, trials: tuple[float, ...]) -> str:
@@ -255,7 +300,7 @@ def _refusal(plan: Plan, budget: float, trials: tuple[float, ...]) -> str:
         return f"needs {gib(short.peak)} of memory, {there} are available, a tenth stays free"
     seconds = plan.run_seconds + sum(trials) + _trial_seconds(plan)
     if trials and seconds > budget:
-        return f"trials and a run would take {clock(seconds)}, the budget is {clock(budget)}"
+        return f"trials and a run would take {_time(seconds)}, the budget is {_time(budget)}"
     return ""
 
 
@@ -276,12 +321,10 @@ def _compared(
     file = folder / "size.json"
     with writer_lock(folder):
         shutil.rmtree(folder / "work", ignore_errors=True)
-        decision = Decision.read(file, key, configs)
+        decision = _remembered(folder, key, configs, progress)
         if decision is None:
             decision = plan()
             decision.write(file)
-        else:
-            progress.note(f"as planned before; remove {folder} to plan and to compare anew")
         if len(decision.candidates) == 1:
             return decision
         for name, seconds in decision.candidates.items():
@@ -290,6 +333,17 @@ def _compared(
                 decision.trials[name] = attempt(configs[name], folder / "work")
                 decision.write(file)
     return decision
+
+
+def _remembered(
+    folder: Path, key: str, configs: Mapping[str, RunConfig], progress: Progress
+) -> Decision | None:
+    """Return what was planned and tried before; None where nothing was."""
+    found = Decision.read(folder / "size.json", key, configs)
+    if found is not None:
+        done = "planned" if found.seconds_left or not found.trials else "planned and compared"
+        progress.note(f"as {done} before; remove {folder} to plan and to compare anew")
+    return found
 
 
 def _half_epochs(workspace: Workspace, base: RunConfig, market: Market) -> Attempt:
@@ -331,9 +385,12 @@ def judge(decision: Decision) -> tuple[str, dict[str, str]]:
             said[name] = f"{tried:.4f} on `stop` after half an epoch, less than {size}"
     if size:
         said[size] += ": the largest that `stop` supports"
-        return size, said
-    size = list(decision.candidates)[-1]
-    said[size] = "the largest that the plan lets through"
-    if decision.trials:
-        said[size] += f"; `stop` does not decide: {decision.trials[size]}"
+    else:
+        size = list(decision.candidates)[-1]
+        said[size] = decision.against.get(size, "the largest that the plan lets through")
+        if decision.trials:
+            said[size] += f"; `stop` does not decide: {decision.trials[size]}"
+    for name, against in decision.against.items():
+        if against not in said[name]:
+            said[name] += f"; {against}"
     return size, said

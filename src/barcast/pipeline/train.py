@@ -12,11 +12,13 @@ import numpy as np
 from barcast.core.atomic import write_text
 from barcast.core.bars import MIN_SYMBOLS
 from barcast.core.config import digest
+from barcast.core.cores import available_cores
 from barcast.core.errors import UsageError
 from barcast.core.lock import writer_lock
 from barcast.core.predictions import write_predictions
 from barcast.core.progress import Progress, clock, count
 from barcast.core.runs import RunFolder, run_folder, run_identity
+from barcast.core.texts import counted
 from barcast.core.workspace import Workspace
 from barcast.features import FeatureSet
 from barcast.models.registry import ROW_MODELS, ModelEntry, model_entry
@@ -120,6 +122,8 @@ def train(
         progress.note(f"{run.name} is there already (use --fresh to train it again)")
         _remember_searches(run, config, warm)
         return Trained(run, market)
+    for remark in remarks(config):
+        progress.note(remark)
     _note_peculiarities(market, progress)
     progress.note(f"features `{features.name}` for {count(len(market.bars))} bars")
     dataset = build_dataset(
@@ -180,6 +184,8 @@ def prepare(
         On features, attributes or a look-back that the store does not have, or a warm start of another shape.
     RunError
         When a search or the warm start knows what is to judge the run.
+    ResourceError
+        When the network alone is larger than the memory.
     """
     features, progress = (
         resolve_features(workspace, config.data.features),
@@ -190,6 +196,7 @@ def prepare(
     config = _of_one_width(workspace, config, market, features, progress, compare=compare_widths)
     attributes = attributes_of(workspace, config, market)
     check_look_back(config, market)
+    _check_network_fits(config, market, features)
     config, warm = _warmed(workspace, config, market, features)
     config = _leaning(workspace, config, market, progress)
     return Prepared(config, market, features, attributes, warm)
@@ -227,6 +234,25 @@ def check_look_back(config: RunConfig, market: Market) -> None:
             f"`look_back_window` is {asked}, but no symbol has more than {longest} bars",
             f"--look-back-window {min(longest, 60)}",
         )
+
+
+def _check_network_fits(config: RunConfig, market: Market, features: FeatureSet) -> None:
+    """Refuse a network that is larger than the memory, before there is a run that fails of it."""
+    if config.train is None:
+        return
+    from barcast.models.network import Sizes  # local: these two bring torch along
+    from barcast.planning.room import check_room
+
+    sizes = Sizes(len(features.names) + 1, market.bars.num_symbols, len(market.config.horizons))
+    check_room(model_entry(config.model), config.options, sizes, config.train)
+
+
+def remarks(config: RunConfig) -> tuple[str, ...]:
+    """Say what is odd about options that are taken all the same: a run of another machine may ask for it."""
+    threads, cores = config.train.threads if config.train else 0, available_cores()
+    if threads <= cores:
+        return ()
+    return (f"{threads} threads take turns on {counted(cores, 'core')}; --threads 0 finds the fastest",)
 
 
 def in_one_spelling(config: RunConfig, market: Market) -> RunConfig:

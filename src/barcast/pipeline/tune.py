@@ -26,6 +26,7 @@ from typing import Any
 
 from barcast.core.atomic import read_json, write_json, write_text
 from barcast.core.config import to_plain, to_toml
+from barcast.core.durations import minutes_of
 from barcast.core.errors import RunError, UsageError
 from barcast.core.lock import writer_lock
 from barcast.core.progress import Progress
@@ -42,7 +43,7 @@ from barcast.pipeline.train import in_one_spelling
 from barcast.pipeline.trials import Bench, with_options
 from barcast.training.config import TrainConfig
 from barcast.tuning.space import Space, make_space
-from barcast.tuning.study import COMPLETE, TrialRecord, open_study
+from barcast.tuning.study import COMPLETE, TrialRecord, check_optuna, open_study
 
 #: Options of the data that may vary: the labels, rows and segments that are judged stay the same.
 _DATA_OPTIONS = ("features",)
@@ -140,7 +141,7 @@ def plan_search(
     file: Path | None = None,
     space_file: Path | None = None,
     *,
-    minutes: float | None = None,
+    minutes: float | str | None = None,
     compare_sizes: bool = False,
     progress: Progress | None = None,
 ) -> tuple[RunConfig, Space]:
@@ -160,7 +161,9 @@ def plan_search(
     UsageError
         On an option or a value that makes no sense, in any file or flag.
     """
-    flags = dict(flags or {})
+    if compare_sizes:
+        check_optuna()
+    flags, minutes = dict(flags or {}), minutes_of(minutes, "time_budget")
     budget = min(minutes, TIME_BUDGET) if minutes is not None and flags.get("size") == "auto" else None
     asked = resolve(
         workspace, model, {**flags, "time_budget": budget}, file, compare_sizes=compare_sizes,
@@ -218,7 +221,7 @@ def tune(
     space: Space,
     *,
     trials: int = 30,
-    minutes: float | None = None,
+    minutes: float | str | None = None,
     parallel: int = 1,
     progress: Progress | None = None,
 ) -> Tuning:
@@ -242,10 +245,9 @@ def tune(
     StoreBusyError
         When another process searches the same.
     """
-    if trials < 1 or parallel < 1 or (minutes is not None and minutes <= 0):
-        raise UsageError(
-            "`trials` and `parallel` are at least 1, and a time budget is positive", "--trials 30"
-        )
+    minutes = minutes_of(minutes, "time_budget")
+    if trials < 1 or parallel < 1:
+        raise UsageError("`trials` and `parallel` are at least 1", "--trials 30")
     progress, started = progress or Progress(enabled=False), time.monotonic()
     progress.note("reading the store, checking bars, making labels")
     market = load_market(workspace, config.data)

@@ -23,6 +23,7 @@ import numpy as np
 
 from barcast.core.atomic import write_json
 from barcast.core.config import to_plain
+from barcast.core.durations import minutes_of
 from barcast.core.errors import DataError, RunError, UsageError
 from barcast.core.lock import writer_lock
 from barcast.core.progress import Progress
@@ -44,7 +45,7 @@ from barcast.pipeline.symbol_space import own_table, symbol_space
 from barcast.pipeline.train import in_one_spelling
 from barcast.store import MarketStore
 from barcast.tuning.space import Space
-from barcast.tuning.study import COMPLETE, TrialRecord, open_study
+from barcast.tuning.study import COMPLETE, TrialRecord, check_optuna, open_study
 
 DEFAULT_MODEL = "fleet-trees"
 
@@ -122,7 +123,7 @@ def tune_symbol(
     space_file: Path | None = None,
     *,
     trials: int = 30,
-    minutes: float | None = None,
+    minutes: float | str | None = None,
     write: Path | None = None,
     progress: Progress | None = None,
 ) -> SymbolTuning:
@@ -155,8 +156,10 @@ def tune_symbol(
         When no trial has a score.
     """
     started, progress = time.monotonic(), progress or Progress(enabled=False)
-    if trials < 1 or (minutes is not None and minutes <= 0):
-        raise UsageError("`trials` is at least 1, and a time budget is positive", "--trials 30")
+    check_optuna()
+    minutes = minutes_of(minutes, "time_budget")
+    if trials < 1:
+        raise UsageError("`trials` is at least 1", "--trials 30")
     ready = ready_to_search(workspace, symbol, model, flags, file, space_file, progress)
     if write is not None:
         check_mergeable(workspace, write, ready.symbol)

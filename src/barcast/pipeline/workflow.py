@@ -15,11 +15,12 @@ from barcast.core.workspace import Workspace
 from barcast.pipeline.compare import REFERENCE, Compared, compare_runs, market_again
 from barcast.pipeline.load import check_not_routed, check_whole
 from barcast.pipeline.market import as_of, segment_counts
+from barcast.pipeline.plan import still_to_compare
 from barcast.pipeline.predict import Forecasts, predict
 from barcast.pipeline.record import check_market
 from barcast.pipeline.report import write_run_report
 from barcast.pipeline.settings import RunConfig, from_run, resolve
-from barcast.pipeline.train import prepare, refit, refitted_market, train
+from barcast.pipeline.train import prepare, refit, refitted_market, remarks, train
 from barcast.pipeline.unfinished import check_done
 
 if TYPE_CHECKING:
@@ -191,6 +192,7 @@ def describe(
         },
         "labels": market.labels.counts(),
         "without_bars": dict(market.without_bars),
+        "notes": [*remarks(config), *still_to_compare(config.sized)],
     }
 
 

@@ -76,6 +76,11 @@ class MemoryPlan:
         }
 
 
+def gib(size: float) -> str:
+    """Write a size for people."""
+    return f"{size / 2**30:.2f} GiB"
+
+
 def gather_bytes(work: Workload) -> int:
     """Return what gathering one part of a batch takes: rows, their masked copy, and indices."""
     bars = work.part_pieces * work.piece_bars

@@ -33,6 +33,7 @@ from barcast.planning.network import (
     parameters_by_component,
 )
 from barcast.planning.probe import Measured, run_probe
+from barcast.planning.room import check_room
 from barcast.planning.rules import Scheme, suiting_scheme
 from barcast.planning.workload import Workload
 
@@ -185,9 +186,10 @@ def make_plan(work: Workload, target: str = THIS) -> Plan:
     UsageError
         On a target that is not in the table.
     ResourceError
-        When not even a small step could be measured.
+        When the network alone does not fit into memory, or not even a small step could be measured.
     """
     named = device_of(target)
+    check_room(work.entry, work.options, work.sizes, work.train)
     parameters = parameters_by_component(work.entry, work.options, work.sizes)
     total = sum(parameters.values())
     measured, activations = run_probe(work), _activations(work)

@@ -24,6 +24,7 @@ import numpy as np
 from barcast.core.config import from_plain, to_plain
 from barcast.core.errors import ResourceError
 from barcast.planning.workload import Workload
+from barcast.training.memory import is_out_of_memory
 
 if TYPE_CHECKING:
     from torch import nn
@@ -106,13 +107,19 @@ def run_probe(work: Workload) -> Measured:
         input=json.dumps(plain), capture_output=True, text=True, env=environment, check=False,
     )  # fmt: skip
     if done.returncode:
-        said = done.stderr.strip().splitlines()
         raise ResourceError(
-            f"a few steps of `{work.model}` could not be measured here: "
-            f"{said[-1] if said else f'the process ended with {done.returncode}'}",
+            f"a few steps of `{work.model}` could not be measured here: {_why(done)}",
             "a smaller --size, --batch-size or --look-back-window; barcast doctor",
         )
     return Measured(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def _why(done: subprocess.CompletedProcess[str]) -> str:
+    """Say why the process has no answer."""
+    if done.returncode < 0:
+        return f"the process was ended by signal {-done.returncode}, as systems do when memory runs out"
+    said = done.stderr.strip().splitlines()
+    return said[-1] if said else f"the process ended with {done.returncode}"
 
 
 def _sample(lengths: tuple[int, ...]) -> list[int]:
@@ -378,7 +385,15 @@ def main() -> None:
     from barcast.core.memory import keep_freed_memory
 
     keep_freed_memory()
-    print(json.dumps(asdict(measure(read_workload(json.loads(sys.stdin.read()))))))  # noqa: T201
+    try:
+        found = measure(read_workload(json.loads(sys.stdin.read())))
+    except ResourceError as error:
+        sys.exit(error.found)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        sys.exit("not enough memory for the smallest of them")
+    print(json.dumps(asdict(found)))  # noqa: T201
 
 
 if __name__ == "__main__":

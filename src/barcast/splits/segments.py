@@ -79,6 +79,7 @@ class SegmentPlan:
         *,
         label_sessions: int = 0,
         embargo: int = 0,
+        horizon: int = 0,
     ) -> SegmentPlan:
         """Cut by shares of the days.
 
@@ -92,11 +93,15 @@ class SegmentPlan:
             Entries from a decision until its label is known (delay + horizon); every segment must be longer.
         embargo : int
             See the class.
+        horizon : int
+            The longest horizon within ``label_sessions``, so that an error can say which one would do; 0
+            where the caller has none.
 
         Raises
         ------
         UsageError
-            Where a segment would be left without a label, with the number of sessions that would do.
+            Where a segment would be left without a label, with the horizon or the number of sessions that
+            would do.
         """
         ends = day_ends(sessions)
         last = np.r_[-1, ends][cut_positions(len(ends), shares)]
@@ -113,7 +118,7 @@ class SegmentPlan:
             raise UsageError(
                 f"{len_of(sessions)} sessions, cut {percent(shares)} into {', '.join(SEGMENTS)}, leave "
                 f"segment `{short}` with {counts.min()}; a label takes {longest}, so it would have none",
-                f"give at least {needed}{_workable(counts, len_of(sessions), longest, daily=daily)}",
+                _remedy(counts, len_of(sessions), longest, needed, horizon, daily=daily),
             )
         return cls(tuple(last.tolist()), embargo=embargo)
 
@@ -272,11 +277,13 @@ def cut_positions(count: int, shares: tuple[float, ...]) -> I64:
     return np.round(np.cumsum(shares) * count).astype(np.int64)
 
 
-def _workable(counts: I64, num_sessions: int, longest: int, *, daily: bool) -> str:
-    """Say which shorter horizon, or which other shares, would leave a label in every segment."""
-    choices = []
+def _remedy(counts: I64, num_sessions: int, longest: int, needed: str, horizon: int, *, daily: bool) -> str:
+    """Say which history, shorter horizon or other shares would leave a label in every segment."""
+    choices = [f"give at least {needed}"]
     too_long = longest + 2 - int(counts.min())
-    if too_long <= longest - 2:  # one session to entry and one to exit are the least
+    if too_long <= longest - 2 and horizon > too_long:  # one session to entry and one to exit are the least
+        choices = [f"a horizon of at most {horizon - too_long}", f"at least {needed}"]
+    elif too_long <= longest - 2 and not horizon:
         choices.append(f"a horizon shorter by {too_long} sessions")
     least = np.maximum(counts[1:], longest + 2)
     fit = num_sessions - int(least.sum())
@@ -285,7 +292,7 @@ def _workable(counts: I64, num_sessions: int, longest: int, *, daily: bool) -> s
         shares.append(1 - sum(shares))
         if np.diff(np.r_[0, cut_positions(num_sessions, tuple(shares))]).min() > longest:
             choices.append(f"shares = [{', '.join(f'{share:.2f}' for share in shares)}] under [data]")
-    return "".join(f", or {choice}" for choice in choices)
+    return ", or ".join(choices)
 
 
 def percent(shares: tuple[float, ...]) -> str:

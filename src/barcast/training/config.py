@@ -16,6 +16,8 @@ REFERENCE_WIDTH = 64
 AUGMENTATIONS = ("jitter", "time_warp", "feature_dropout")
 #: Options that change nothing at their defaults: runs of before there were any keep their names.
 LATER_OPTIONS = (*AUGMENTATIONS, "num_seeds", "panel_memory_gib")
+#: More epochs or threads than any training gains from are slips of the hand.
+MOST_EPOCHS, MOST_THREADS = 100_000, 1024
 #: A lag that grows by more than one bar a bar would turn time round; lags are drawn anew every so many bars.
 LONGEST_LAG = 10
 
@@ -77,6 +79,9 @@ class TrainConfig:
         for name in whole:
             if getattr(self, name) < 1:
                 raise UsageError(f"`{name}` must be at least 1, got {getattr(self, name)}", _DEFAULTS)
+        for name, most in (("epochs", MOST_EPOCHS), ("threads", MOST_THREADS)):
+            if getattr(self, name) > most:
+                raise UsageError(f"`{name}` must be at most {most}, got {getattr(self, name)}", _DEFAULTS)
         not_negative = ("jitter", "weight_decay", "checkpoint_seconds", "threads", "panel_memory_gib")
         fits = {
             **{name: (getattr(self, name) > 0, "positive") for name in ("lr", "clip")},

@@ -113,13 +113,15 @@ def fit_network(
         At a signal, where a command takes them: after the step at work, with everything saved.
     """
     threads_before = torch.get_num_threads()
-    loop = _Loop(network, data, config, loss, stop_score, run, progress, steps)
-    loop.resume()
+    too_little = (
+        f"not enough memory for steps of {config.batch_size} labels",
+        "not even in the smallest parts: close something, or a smaller network or --look-back-window",
+    )
+    with memory_explained(*too_little):  # copies of the weights
+        loop = _Loop(network, data, config, loss, stop_score, run, progress, steps)
+        loop.resume()
     try:
-        with memory_explained(
-            f"not enough memory for steps of {config.batch_size} labels",
-            "not even in the smallest parts: close something, or a smaller network or --look-back-window",
-        ):
+        with memory_explained(*too_little):
             loop.settle_threads()
             loop.listen(sections)
             with signals_held():

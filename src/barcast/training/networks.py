@@ -16,6 +16,7 @@ from barcast.models.network import Sizes
 from barcast.models.registry import ModelEntry
 from barcast.training.checkpoint import load_tensors
 from barcast.training.config import TrainConfig
+from barcast.training.memory import memory_explained
 from barcast.windows.gather import Resident
 from barcast.windows.shards import FIELDS, NUM_SLOTS, Shards, Which, bytes_per_row, check_longest
 
@@ -76,9 +77,19 @@ def build_network(
     entry: ModelEntry, options: Any, num_inputs: int, num_symbols: int, num_horizons: int, device: str,
     attributes: tuple[int, ...] = (),
 ) -> nn.Module:  # fmt: skip
-    """Make an untrained network of the registered kind."""
-    network: nn.Module = entry.build(options, Sizes(num_inputs, num_symbols, num_horizons, attributes))
-    return network.to(device)
+    """Make an untrained network of the registered kind.
+
+    Raises
+    ------
+    ResourceError
+        When its weights do not fit into memory.
+    """
+    with memory_explained(
+        f"not enough memory for the weights of a `{entry.name}` of these options",
+        "a smaller network: --size, --hidden-size or --num-layers",
+    ):
+        network: nn.Module = entry.build(options, Sizes(num_inputs, num_symbols, num_horizons, attributes))
+        return network.to(device)
 
 
 def build_networks(entry: ModelEntry, options: Any, sizes: Sizes, num_seeds: int) -> nn.Module:

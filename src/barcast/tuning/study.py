@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -196,6 +197,18 @@ class Study:
         )
 
 
+def check_optuna() -> None:
+    """Refuse a search where Optuna is missing, before anything is read for it.
+
+    Raises
+    ------
+    UsageError
+        With the command that installs it.
+    """
+    if find_spec("optuna") is None:
+        raise UsageError("a search needs Optuna, which is not installed", "pip install 'barcast[tune]'")
+
+
 @contextmanager
 def open_study(path: Path, name: str, space: Space, seed: int, *, warmup: int) -> Iterator[Study]:
     """Open (or make) the study in a SQLite file.
@@ -212,12 +225,10 @@ def open_study(path: Path, name: str, space: Space, seed: int, *, warmup: int) -
     UsageError
         When Optuna is not installed.
     """
-    try:
-        import optuna
-        from optuna.storages import RDBStorage
-    except ImportError as error:
-        found = "a search needs Optuna, which is not installed"
-        raise UsageError(found, "pip install 'barcast[tune]'") from error
+    check_optuna()
+    import optuna
+    from optuna.storages import RDBStorage
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     # a creator instead of an address: no folder's name is then read as part of one
     storage = RDBStorage("sqlite://", engine_kwargs={"creator": lambda: _connect(path)})
