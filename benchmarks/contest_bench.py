@@ -67,11 +67,15 @@ class Job:
     @property
     def flags(self) -> dict:
         """Options of the run."""
-        threads = None if self.model in TABULAR or self.epochs else 1
-        own = {"size": self.size, "epochs": self.epochs, "seed": self.seed, "threads": threads}
+        steps = (
+            {} if self.model in TABULAR else {"epochs": self.epochs, "threads": None if self.epochs else 1}
+        )
+        own = {"size": self.size, "seed": self.seed, **steps}
         asof = {"asof": "2025-08-22"} if self.market == "cn_a_share" else {}
         # one look at the end, and parts that fit beside other work: neither changes what is learned
-        sized = {"evaluations_per_epoch": 1, "gradient_accumulation_steps": 8} if self.epochs else {}
+        sized = (
+            {"evaluations_per_epoch": 1, "gradient_accumulation_steps": 8} if self.epochs and steps else {}
+        )
         return {"segments": SEGMENTS[self.market], "horizons": (HORIZON,), **asof, **own, **sized}
 
     @property
@@ -95,8 +99,8 @@ def contest(market: str) -> list[Job]:
 
 
 def sizes() -> list[Job]:
-    """Return the presets, one epoch each."""
-    return [Job("cn_a_share", model, size=size, epochs=1) for model, size in SIZED]
+    """Return ridge and the presets, one epoch each."""
+    return [Job("cn_a_share", model, size=size, epochs=1) for model, size in (("ridge", None), *SIZED)]
 
 
 def path_of(job: Job) -> Path:
@@ -105,7 +109,8 @@ def path_of(job: Job) -> Path:
     from barcast.pipeline.settings import resolve
 
     config = resolve(Workspace.find(workspace_for(job.market)), job.model, job.flags)
-    name = "-".join(str(part) for part in (job.model, job.size, job.seed) if part is not None)
+    size = "sized" if job.epochs and job.model in TABULAR else job.size  # judged on other rows, of one config
+    name = "-".join(str(part) for part in (job.model, size, job.seed) if part is not None)
     return OUT / "contest" / job.market / f"{name}-{digest(config.identity())[:8]}.npz"
 
 
@@ -220,6 +225,8 @@ class Judged:
                 name = job.model if job.size is None else f"{job.model} {job.size}"
                 outputs.setdefault(name, []).append(file["scores"][own].astype(np.float64))
                 self.facts.setdefault(name, []).append(json.loads(str(file["facts"])))
+        self.num_symbols = len(np.unique(market.bars.symbol_of_row[rows[own]]))
+        self.num_sessions = len(np.unique(session))
         session = session - session.min()
 
         def by_session(scores):
@@ -308,14 +315,15 @@ def contest_lines(market: str, *, open_test: bool) -> list[str]:
 def size_lines(route: Judged) -> list[str]:
     """Tabulate the presets."""
     lines = [
-        f"Presets on cn_a_share, one epoch each, one seed; RankIC on `route` of every ninth symbol, every third session, {machine()}", "",
+        f"Presets on cn_a_share, one epoch each, one seed; RankIC on `route` of every ninth symbol, every third session: "
+        f"{route.num_symbols} symbols, {route.num_sessions} sessions; zero has none; {machine()}", "",
         "| preset | parameters | RankIC on `route` | best `stop` | seconds of training |",
         "| --- | ---: | ---: | ---: | ---: |",
     ]  # fmt: skip
     for name, (facts,) in route.facts.items():
+        counted = f"{facts['num_parameters']:,}" if "num_parameters" in facts else ""
         lines.append(
-            f"| {name} | {facts['num_parameters']:,} | {route.shown(name)} | {facts['best_score']:.4f} "
-            f"| {facts['seconds']:,.0f} |"
+            f"| {name} | {counted} | {route.shown(name)} | {facts['best_score']:.4f} | {facts['seconds']:,.0f} |"
         )
         log_trial(benchmark="sizes", model=name, value=route.estimate(name)[0], **facts)
     return lines
@@ -334,9 +342,10 @@ def draw_sizes(route: Judged, path: Path, words: tuple[str, str, str]) -> None:
         means, lows, highs = zip(*(route.estimate(name) for name in names), strict=True)
         errors = [np.subtract(means, lows), np.subtract(highs, means)]
         axes.errorbar(numbers, means, errors, color=colour, marker="o", capsize=3, label=model)
+    axes.axhline(route.estimate("ridge")[0], color="#888", linewidth=0.8, linestyle="--", label="ridge")
     axes.axhline(0, color="#888", linewidth=0.8)
     axes.set(xscale="log", xlabel=across, ylabel=up, title=title)
-    axes.legend(frameon=False)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
