@@ -14,7 +14,7 @@ import numpy as np
 from barcast.core.arrays import F32, F64
 from barcast.core.errors import UsageError
 from barcast.models.registry import register
-from barcast.models.tabular import Scorer
+from barcast.models.tabular import CHUNK_ROWS, Scorer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,9 +84,6 @@ class Ridge:
         self.weights = np.stack(solved, axis=1)
 
 
-_CHUNK_ROWS = 200_000
-
-
 def _with_intercept(inputs: F32) -> F64:
     return np.concatenate([np.ones((len(inputs), 1)), inputs], axis=1)
 
@@ -97,8 +94,8 @@ def _normal_equations(inputs: F32, target: F32, rows: np.ndarray) -> tuple[list[
     grams = [np.zeros((width, width)) for _ in range(num_horizons)]
     sides = [np.zeros(width) for _ in range(num_horizons)]
     counts = [0] * num_horizons
-    for start in range(0, len(rows), _CHUNK_ROWS):
-        chunk = rows[start : start + _CHUNK_ROWS]
+    for start in range(0, len(rows), CHUNK_ROWS):
+        chunk = rows[start : start + CHUNK_ROWS]
         x, y = _with_intercept(inputs[chunk]), target[chunk].astype(np.float64)
         for h in range(num_horizons):
             known = np.isfinite(y[:, h])

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from barcast.core.arrays import F32, F64
+from barcast.core.arrays import F32, F64, I64
 
 #: Judges a candidate: takes its predict function, returns a score on `stop` (higher is better).
 Scorer = Callable[[Callable[[F32], F64]], float]
@@ -35,3 +35,13 @@ class TabularModel(Protocol):
     def load(self, state: dict[str, np.ndarray]) -> None:
         """Restore ``state()``."""
         ...
+
+
+#: Rows that a model reads at once: of a whole market's, copies in its own precision would be gigabytes.
+CHUNK_ROWS = 200_000
+
+
+def predict_rows(model: TabularModel, inputs: F32, rows: I64) -> F64:
+    """Return scores (n, H) of ``rows`` (n,) of the inputs (R, F), copied part by part."""
+    parts = np.array_split(rows, -(-len(rows) // CHUNK_ROWS) or 1)
+    return np.concatenate([model.predict(inputs[part]) for part in parts])

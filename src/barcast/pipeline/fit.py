@@ -15,7 +15,7 @@ from barcast.core.progress import Progress, clock
 from barcast.core.runs import RunFolder
 from barcast.models.heads import PLAIN, Head, head_of
 from barcast.models.registry import ModelEntry
-from barcast.models.tabular import TabularModel
+from barcast.models.tabular import TabularModel, predict_rows
 from barcast.pipeline.attributes import sizes_of
 from barcast.pipeline.dataset import Dataset
 from barcast.pipeline.members import open_member, share_back
@@ -94,7 +94,7 @@ def _fit_tabular(
         facts = {"best_score": best, "tried": finite}
     save_arrays(run.weights, model.state())
     facts["seconds"] = time.perf_counter() - started
-    return Outcome(lambda wanted: model.predict(dataset.inputs[wanted]), facts)
+    return Outcome(lambda wanted: predict_rows(model, dataset.inputs, wanted), facts)
 
 
 def _fit_fleet(
