@@ -4,6 +4,7 @@ import dataclasses
 import datetime
 import importlib
 import inspect
+import json
 import pkgutil
 import re
 import subprocess
@@ -184,6 +185,55 @@ def test_a_single_name_is_one_item_and_not_its_letters(tmp_path, monkeypatch):
         for wrong in (5, {"A": 1}, ["A", 5]):
             with pytest.raises(barcast.BarcastError, match=r"expected (a list|str), found .*\n  -> write "):
                 call(wrong)
+
+
+@pytest.mark.parametrize("empty", [[], (), set()])
+def test_symbols_that_came_out_empty_are_not_the_whole_market(tmp_path, monkeypatch, empty):
+    monkeypatch.setattr("barcast.store.MarketStore.open", lambda *_: pytest.fail("nothing is to be read"))
+    monkeypatch.setattr("barcast.pipeline.champion.run_to_serve", lambda *_: None)
+    monkeypatch.setattr("barcast.core.runs.open_run", lambda *_: None)
+    for verb in (
+        lambda **given: barcast.train("ridge", **given),
+        lambda **given: barcast.plan_train("lstm", **given),
+        lambda **given: barcast.tune("lstm", **given),
+        barcast.train_fleet,
+        barcast.plan_fleet,
+        barcast.fleet_cross_validation,
+        barcast.check_data,
+        lambda **given: barcast.export_data(tmp_path / "x.csv", **given),
+        lambda **given: barcast.predict("x", **given),
+        lambda **given: barcast.adapt("x", **given),
+    ):
+        with pytest.raises(barcast.BarcastError, match="symbols: a list with nothing in it\n  -> name at"):
+            verb(workspace=tmp_path, symbols=empty)
+
+
+def test_lists_whose_emptiness_means_nothing_turn_off_what_a_file_turns_on(tmp_path):
+    from barcast.pipeline.settings import resolve
+
+    (tmp_path / "barcast.toml").write_text('[lstm]\nstatic = ["board"]\n[data]\nsymbols = []\n')
+    place = barcast.Workspace(tmp_path)
+    assert resolve(place, "lstm").options.static == ("board",)
+    for empty in ([], ()):
+        found = resolve(place, "lstm", {"static": empty, "symbols": None})
+        assert (found.options.static, found.data.symbols) == ((), ())
+    written = tmp_path / "config.json"
+    written.write_text(json.dumps(found.plain()))
+    (tmp_path / "run.json").write_text(json.dumps({"status": "done"}))
+    assert '"symbols": []' in written.read_text()
+    assert resolve(place, "lstm", {}, written) == found
+
+
+def test_a_run_on_record_with_more_epochs_than_are_taken_is_read_as_before(tmp_path):
+    from barcast.pipeline.settings import from_run, resolve
+
+    plain = resolve(barcast.Workspace(tmp_path), "lstm", {"seed": 1}).plain()
+    plain["train"] |= {"epochs": 200_000, "threads": 2048}
+    found = from_run(plain).train
+    assert (found.epochs, found.threads) == (200_000, 2048)
+    for name in ("epochs", "threads"):
+        with pytest.raises(barcast.BarcastError, match=f"`{name}` must be at most"):
+            resolve(barcast.Workspace(tmp_path), "lstm", {name: plain["train"][name]})
 
 
 def test_a_single_option_of_several_is_one_item(tmp_path):

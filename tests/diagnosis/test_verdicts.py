@@ -162,13 +162,14 @@ def test_dead_outputs(changed):
     assert kinds(healthy(0, **changed(rows(rng))))[0] == "dead_outputs"
 
 
+@pytest.mark.parametrize("lines", [16, 4], ids=["long", "of few steps"])
 @pytest.mark.parametrize("lag", [-5, -1, 3])
-def test_labels_shifted(lag):
+def test_labels_shifted(lag, lines):
     rng = np.random.default_rng(0)
-    part = rows(rng, 0.6, 0.15, lag, probe=False)
+    part = rows(rng, 0.6, 0.15, lag, probe=lines == 4)
     recorded = float(np.nanmean(np.square(part.lagged[lag] - part.score)))
     found = verdicts(
-        healthy(0, fit=part, held=rows(rng, 0.0, 0.15), curve=curve([recorded] * 16, [0.01] * 16))
+        healthy(0, fit=part, held=rows(rng, 0.0, 0.15), curve=curve([recorded] * lines, [0.01] * lines))
     )
     assert found[0].kind == "labels_shifted" and found[0].numbers["lag"] == lag
 
@@ -210,6 +211,17 @@ def test_few_steps_explain_a_network_that_knows_little(best, lines):
     assert verdict.command.endswith(more[best])
     assert kinds(healthy(0, curve=curve([1.0] * 16, [0.01] * 16), **parts)) == ["labels_shuffled"]
     assert kinds(healthy(0, curve=short)) == [], "a network that knows what a line knows is left alone"
+
+
+def test_weights_kept_early_in_a_long_training_ask_for_a_lower_rate():
+    """Twice the epochs would end where these did: patience does not wait for them."""
+    rng = np.random.default_rng(0)
+    told = curve([1.0] * 16, np.where(np.arange(16) == 0, 0.02, 0.01), per_epoch=8, clipped=0.0)
+    told = [{**line, "step": 5 * (i + 1)} for i, line in enumerate(told)]  # 40 an epoch, 80 in all
+    parts = {"fit": rows(rng, 0.0, 0.2), "held": rows(rng, 0.0, 0.2), "batch_size": 15360}
+    (verdict,) = verdicts(healthy(0, curve=told, **parts))
+    assert verdict.kind == "too_few_steps" and verdict.numbers["kept_step"] == 5
+    assert verdict.command.endswith("--lr 0.00033") and "lower rate" in verdict.todo.en
 
 
 @pytest.mark.parametrize("fitted", [0.0, 0.5], ids=["fits nothing", "fits noise"])

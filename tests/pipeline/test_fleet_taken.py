@@ -1,7 +1,9 @@
 """A new fleet fits what is new or changed; all else it takes over, as if it had been fitted anew."""
 
+import ast
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -10,27 +12,29 @@ import pytest
 import barcast
 from barcast.cli.app import _run
 from barcast.core.calendar import exchange_days
+from barcast.core.errors import OverlapError, ResourceError
 from barcast.core.predictions import SEGMENTS
 from barcast.core.progress import Progress
 from barcast.core.runs import RunFolder, open_run
 from barcast.core.workspace import Workspace
 from barcast.fleet.data import FleetData
+from barcast.fleet.floor import DIED
 from barcast.fleet.ledger import LEDGER, Ledger
 from barcast.fleet.ledger_rows import Wanted
 from barcast.fleet.limits import Limits
 from barcast.fleet.networks.fit import NetworkFit
 from barcast.fleet.networks.packing import unpack
-from barcast.fleet.trees import fit
+from barcast.fleet.trees import fit, presets
 from barcast.fleet.trees.fit import EnsembleFit
 from barcast.fleet.work import SymbolResult, Unit
-from barcast.pipeline import fleet_taken
+from barcast.pipeline import fleet_taken, fleet_versions
 from barcast.pipeline.fleet import FleetHow
 from barcast.pipeline.fleet_decay import fleet_decay
-from barcast.pipeline.fleet_even import _BUDGET, _DUE, even_out
+from barcast.pipeline.fleet_even import _BUDGET, _DUE, even_out, had_budget
 from barcast.pipeline.fleet_origins import origins
 from barcast.pipeline.fleet_refresh import fleet_refresh
 from barcast.pipeline.fleet_rows import rows_digests
-from barcast.pipeline.fleet_seen import fleet_run
+from barcast.pipeline.fleet_seen import fleet_run, fleet_status
 from barcast.pipeline.fleet_taken import Older
 from barcast.windows.index import random_phases
 
@@ -273,6 +277,13 @@ def test_models_keep_where_and_when_they_were_fitted_and_belong_to_the_new_run(s
     with Ledger.open(refreshed.fleet / LEDGER) as ledger:
         row = ledger.row("SYM06")
         assert origins(refreshed, [row])["SYM06"].run == last.name and row.fitted_at == ended["SYM06"]
+        assert row.fitted_by == first.name
+        own = ledger.row("SYM05").seconds  # the only fit of this run
+    assert fleet_status(Workspace(spare), refreshed.name).seconds == own == refreshed.info["fit_seconds"]
+    assert fleet_status(Workspace(spare), last.name).seconds == last.info["fit_seconds"] == 0
+    assert run("report", last.name, "-w", spare, "-q") == 0
+    page = (last.path / "report.html").read_text("utf-8")
+    assert json.loads(page.split('id="report-data">')[1].split("</script>")[0])["fleet"]["seconds"] == 0
 
 
 def test_what_failed_is_not_tried_again_before_somebody_asks(spare, capsys):
@@ -462,7 +473,7 @@ def fleet_in(root, name, models, created, **facts) -> RunFolder:
     folder = RunFolder(Workspace(root).runs / name)
     folder.write("run.json", {"name": name, "model": "fleet-trees", "created": created, **facts})
     with Ledger.create(folder.fleet / LEDGER) as ledger:
-        Older().take(ledger, (), "fast", Progress(enabled=False))
+        Older().take(ledger, (), {}, Progress(enabled=False))
         ledger.plan([Wanted(s, i, *digests) for i, (s, (_, *digests)) in enumerate(models.items())])
         ledger.finish([
             SymbolResult(s, preset, "done", 1.0, 1, 100, model=f"{name} {s}".encode()) for s, (preset, *_) in models.items()
@@ -470,15 +481,14 @@ def fleet_in(root, name, models, created, **facts) -> RunFolder:
     return folder
 
 
-def taken(run, symbols, settings="s", rows="d"):
+def taken(run, symbols, settings="s", rows="d", notes=None):
+    wanted = [Wanted(s, i, settings, rows) for i, s in enumerate(symbols)]
+    progress = Progress(enabled=False)
+    if notes is not None:
+        progress.note = notes.append
     with Ledger.create(run.fleet / LEDGER) as ledger:
-        found = Older.of(run).take(
-            ledger,
-            [Wanted(s, i, settings, rows) for i, s in enumerate(symbols)],
-            "fast",
-            Progress(enabled=False),
-        )
-        plan = ledger.plan([Wanted(s, i, settings, rows) for i, s in enumerate(symbols)], found.before)
+        found = Older.of(run).take(ledger, wanted, dict.fromkeys(symbols, "fast"), progress)
+        plan = ledger.plan(wanted, found.before)
         return dict(ledger.models()), {each.symbol: each.why for each in plan.todo}
 
 
@@ -502,20 +512,157 @@ def test_fleets_that_begin_anew_or_learn_residuals_take_over_nothing(tmp_path, f
     assert taken(fleet_in(tmp_path, "new", {}, "2", **facts), "A") == ({}, {"A": "new"})
 
 
-def test_fits_of_other_versions_and_damaged_ledgers_are_passed_over(tmp_path, monkeypatch):
+def test_fits_of_other_versions_are_passed_over_and_it_is_said(tmp_path, monkeypatch):
     fleet_in(tmp_path, "a", {"A": ("fast", "s", "d")}, "1")
-    (fleet_in(tmp_path, "b", {}, "2").fleet / LEDGER).write_bytes(b"no database" * 100)
-    here = fleet_taken._computed_by()
+    here, notes = fleet_versions.computed_by(), []
     with monkeypatch.context() as patch:
-        patch.setattr(fleet_taken, "_computed_by", lambda: {**here, "lightgbm": "99.0"})
-        assert taken(fleet_in(tmp_path, "other", {}, "3"), "A") == ({}, {"A": "new"})
-    assert taken(fleet_in(tmp_path, "new", {}, "4"), "A")[0] == {"A": b"a A"}
-    with Ledger.open(Workspace(tmp_path).runs / "new" / "fleet" / LEDGER, readonly=False) as ledger:
-        ledger.set_meta(
-            {"computed_by": [here, {**here, "lightgbm": "99.0"}]}
-        )  # somebody went on with another
+        patch.setattr(fleet_versions, "computed_by", lambda: {**here, "lightgbm": "99.0"})
+        assert taken(fleet_in(tmp_path, "b", {}, "3"), "AB", notes=notes) == (
+            {}, {"A": "not taken over", "B": "new"},
+        )  # fmt: skip
+        assert notes == ["a is passed over: fitted by other versions"]
+        assert taken(fleet_in(tmp_path, "c", {}, "4"), "A", "s2")[1] == {"A": "settings changed"}
+    assert taken(fleet_in(tmp_path, "d", {}, "5"), "A")[0] == {"A": b"a A"}
+    with Ledger.open(Workspace(tmp_path).runs / "d" / "fleet" / LEDGER, readonly=False) as ledger:
+        # somebody went on with another
+        ledger.set_meta({"computed_by": [here, {**here, "lightgbm": "99.0"}]})
     (Workspace(tmp_path).runs / "a" / "fleet" / LEDGER).unlink()
-    assert taken(fleet_in(tmp_path, "last", {}, "5"), "A") == ({}, {"A": "new"})
+    assert taken(fleet_in(tmp_path, "e", {}, "6"), "A") == ({}, {"A": "not taken over"})
+
+
+def test_fits_of_other_sources_are_passed_over(tmp_path, monkeypatch):
+    fleet_in(tmp_path, "a", {"A": ("fast", "s", "d")}, "1")
+    monkeypatch.setattr(fleet_versions, "_sources_digest", lambda: "another")
+    assert taken(fleet_in(tmp_path, "b", {}, "2"), "A") == ({}, {"A": "not taken over"})
+
+
+def test_a_preset_that_stands_for_other_values_is_another(spare, monkeypatch, capsys):
+    changed = presets.configured("fast", {"forest": {"num_trees": 8}})
+    monkeypatch.setitem(presets.PRESETS, "fast", changed)
+    updated(spare)
+    capsys.readouterr()
+    assert run("fleet", "trees", "-w", spare, *TREES) == 0
+    assert "33 symbols to fit (33 settings changed)" in words(capsys.readouterr().err)
+    assert not taken_in(spare)
+
+
+def imports_of(file) -> set[str]:
+    """Return the modules of barcast that a file imports from, as paths below the package."""
+    found = [
+        each for each in ast.walk(ast.parse(file.read_text("utf-8"))) if isinstance(each, ast.ImportFrom)
+    ]
+    names = {each.module for each in found if str(each.module).startswith("barcast.")}
+    return {f"{name.removeprefix('barcast.').replace('.', '/')}.py" for name in names}
+
+
+def test_the_sources_that_count_are_all_that_a_fit_runs():
+    package = Path(barcast.__file__).parent
+    counted = {
+        file.relative_to(package).as_posix() for each in fleet_versions.SOURCES for file in package.glob(each)
+    }
+    assert all(list(package.glob(each)) for each in fleet_versions.SOURCES)
+    fits = {file for file in counted if file.startswith("fleet/")}
+    assert {"fleet/trees/fit.py", "fleet/networks/trainer.py"} <= fits
+    read = set().union(*(imports_of(package / file) for file in fits)) - counted
+    # files, errors and memory; and what only hands results over, or writes them for others
+    assert {file for file in read if not file.startswith("core/")} <= {"fleet/work.py", "fleet/onnx.py"}
+
+
+def test_a_giver_is_read_as_it_stood_at_one_moment(tmp_path, monkeypatch):
+    symbols, plain, calls = "ABCD", Ledger.model, []
+    old = fleet_in(tmp_path, "a", dict.fromkeys(symbols, ("fast", "s", "d")), "1", status="running")
+
+    def model(self, symbol):
+        if not calls:  # its driver gives two of them another fit, of which one has ended
+            with Ledger.open(old.fleet / LEDGER, readonly=False) as writer:
+                writer.reset(["B", "C"])
+                writer.finish([SymbolResult("C", "extreme", "done", 1.0, 1, 100, model=b"another")])
+        calls.append(symbol)
+        return plain(self, symbol)
+
+    monkeypatch.setattr(Ledger, "model", model)
+    models, why = taken(fleet_in(tmp_path, "new", {}, "2"), symbols)
+    assert calls == [*symbols] and models == {name: f"a {name}".encode() for name in symbols} and not why
+
+
+@pytest.mark.parametrize("reason", ["MemoryError: no room", "ResourceError: no room", DIED])
+def test_failures_in_passing_are_not_taken_over(tmp_path, reason):
+    old = fleet_in(tmp_path, "a", dict.fromkeys("ABC", ("fast", "s", "d")), "1")
+    with Ledger.open(old.fleet / LEDGER, readonly=False) as ledger:
+        ledger.finish([
+            SymbolResult("A", "fast", "failed", reason=reason), SymbolResult("B", "fast", "failed", reason="planted")
+        ])  # fmt: skip
+    notes = []
+    models, why = taken(fleet_in(tmp_path, "new", {}, "2"), "ABC", notes=notes)
+    assert models == {"C": b"a C"} and why == {"A": "failed before"}
+    assert notes == ["1 model and 1 failure taken over from a: same rows, same options"]
+
+
+def big_fleet(root, name, symbols, created):
+    """A fleet whose models fill pages of their own."""
+    folder = fleet_in(root, name, dict.fromkeys(symbols, ("fast", "s", "d")), created)
+    with Ledger.open(folder.fleet / LEDGER, readonly=False) as ledger:
+        ledger.finish([
+            SymbolResult(each, "fast", "done", 1.0, 1, 100, model=f"{name} {each} ".encode() * 4000) for each in symbols
+        ])  # fmt: skip
+    return folder
+
+
+def damage_model(folder, symbol, *, whole_page):
+    """Write over a page of a stored model, or its text alone; the file opens, and its rows are read, as before."""
+    path = folder.fleet / LEDGER
+    content = bytearray(path.read_bytes())
+    place = content.rindex(f"{folder.name} {symbol} ".encode() * 600)
+    first, length = (place // 4096 * 4096, 4096) if whole_page else (place, 1000)
+    content[first : first + length] = b"\xff" * length
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("whole_page", [False, True])
+def test_an_older_ledger_that_is_damaged_stops_nobody(tmp_path, monkeypatch, whole_page):
+    monkeypatch.setattr(fleet_taken, "_TOGETHER", 2)
+    fleet_in(tmp_path, "good", {"D": ("fast", "s", "d")}, "1")
+    old = big_fleet(tmp_path, "old", "ABCD", "2")
+    (fleet_in(tmp_path, "other", {}, "3").fleet / LEDGER).write_bytes(b"no database" * 100)
+    damage_model(old, "C", whole_page=whole_page)
+    with Ledger.open(old.fleet / LEDGER) as ledger:
+        assert len(ledger.rows()) == 4
+    notes = []
+    models, why = taken(fleet_in(tmp_path, "new", {}, "4"), "ABCD", notes=notes)
+    assert models == {"A": b"old A " * 4000, "B": b"old B " * 4000, "D": b"good D"}
+    assert why == {"C": "not taken over"}
+    told = [note.split(":")[0] for note in notes]
+    assert told == [
+        "other is passed over", "2 models taken over from old", "the rest of old is passed over",
+        "1 model taken over from good",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("asked", ["meta", "digests", "rows", "model"])
+def test_an_older_ledger_that_is_locked_stops_nobody(tmp_path, monkeypatch, asked):
+    old, plain = fleet_in(tmp_path, "a", {"A": ("fast", "s", "d")}, "1"), getattr(Ledger, asked)
+
+    def refused(self, *arguments, **options):
+        if self.path.parent == old.fleet:
+            raise OverlapError("another process keeps it locked")
+        return plain(self, *arguments, **options)
+
+    new, notes = fleet_in(tmp_path, "new", {}, "2"), []
+    monkeypatch.setattr(Ledger, asked, refused)
+    models, _ = taken(new, "A", notes=notes)
+    assert not models and notes == ["a is passed over: another process keeps it locked"]
+
+
+def test_a_full_disk_is_no_fault_of_the_older_ledger(tmp_path, monkeypatch):
+    fleet_in(tmp_path, "a", {"A": ("fast", "s", "d")}, "1")
+    new = fleet_in(tmp_path, "new", {}, "2")
+
+    def refused(self, results):
+        raise ResourceError("no space left on the disk")
+
+    monkeypatch.setattr(Ledger, "finish", refused)
+    with pytest.raises(ResourceError, match="no space left"):
+        taken(new, "A")
 
 
 @pytest.mark.parametrize("budget", [False, True])
@@ -524,12 +671,21 @@ def test_lighter_presets_are_kept_where_a_budget_gave_them_and_evened_out_elsewh
     old = fleet_in(tmp_path, "a", {name: (preset, "s", "d") for name, preset in presets.items()}, "1")
     with Ledger.open(old.fleet / LEDGER, readonly=False) as ledger:
         ledger.set_meta({_DUE: True, _BUDGET: budget})
-    new = fleet_in(tmp_path, "new", {}, "2")
-    taken(new, presets)
+    between, new, notes = fleet_in(tmp_path, "b", {}, "2"), fleet_in(tmp_path, "new", {}, "3"), []
+    taken(between, presets, notes=notes)
+    assert notes == [
+        "7 models taken over from a: same rows, same options",
+        "1 model of a lighter preset taken over from a: same rows",
+    ]
+    taken(new, [*presets, "NEW"])  # from the one between, which took them over itself
     with Ledger.open(new.fleet / LEDGER, readonly=False) as ledger:
-        assert ledger.row("C").preset == "extreme"
-        evened = even_out(ledger, ("extreme", "fast"), "x", Limits(workers=1), 0, Progress(enabled=False))
-        assert evened is not budget and ledger.row("C").status == ("done" if budget else "pending")
+        assert ledger.row("C").preset == "extreme" and ledger.row("C").fitted_by == "a"
+        assert not had_budget(ledger.meta())
+        # of a listing of this fleet, which has no budget, the lighter preset was only measured
+        ledger.finish([SymbolResult("NEW", "extreme", "done", 1.0, 1, 100, model=b"light")])
+        assert even_out(ledger, ("extreme", "fast"), "x", Limits(workers=1), 0, Progress(enabled=False))
+        assert ledger.row("C").status == ("done" if budget else "pending")
+        assert ledger.row("NEW").status == "pending"
 
 
 def test_a_run_that_is_still_at_work_gives_what_it_has(tmp_path):

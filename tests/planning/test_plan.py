@@ -15,7 +15,7 @@ import typer
 import barcast
 from barcast.cli.app import _run, app
 from barcast.core.config import to_plain
-from barcast.core.errors import ResourceError, UsageError
+from barcast.core.errors import OutOfMemoryError, ResourceError, UsageError
 from barcast.core.predictions import QUANTILE_LEVELS
 from barcast.core.runs import list_runs
 from barcast.core.workspace import Workspace
@@ -236,6 +236,32 @@ def test_a_containers_limit_counts_where_it_leaves_less(tmp_path):
     found = machine.host_memory(tmp_path)
     assert (found.available, found.limited_by) == (1_500_000_000, "cgroup")
     assert machine.host_memory(tmp_path / "nowhere").available is None
+
+
+@pytest.mark.parametrize(
+    ("folder", "limit", "used", "cached"),
+    [
+        ("", "memory.max", "memory.current", "inactive_file"),
+        ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ],
+    ids=["v2", "v1"],
+)
+def test_files_that_a_container_keeps_cached_are_available(tmp_path, folder, limit, used, cached):
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc" / "meminfo").write_text("MemTotal: 8000000 kB\nMemAvailable: 6000000 kB\n")
+    group = tmp_path / "sys/fs/cgroup" / folder
+    group.mkdir(parents=True)
+    (group / limit).write_text("2000000000\n")
+    (group / used).write_text("1900000000\n")
+    assert machine.host_memory(tmp_path).available == 100_000_000
+    # of v1, what is not total is of this group alone, without those within
+    (group / "memory.stat").write_text(f"anon 300000000\nactive_file 50\n{cached} 1500000000\n")
+    found = machine.host_memory(tmp_path)
+    assert (found.available, found.limited_by) == (1_600_000_000, "cgroup")
+    (group / "memory.stat").write_text(f"{cached} 1950000000\n")  # counted a moment later
+    assert machine.host_memory(tmp_path).available == 2_000_000_000
+    (group / "memory.stat").write_text("what nobody knows how to read\n")
+    assert machine.host_memory(tmp_path).available == 100_000_000
 
 
 # --- rules ---------------------------------------------------------------------------------------------------
@@ -481,16 +507,34 @@ def test_a_probe_that_dies_is_explained(monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("code", "stderr", "short", "said"),
+    [
+        (1, "Traceback\nImportError: libtorch.so", False, "ImportError: libtorch.so"),
+        (-11, "", False, "ended by signal 11"),
+        (-9, "", True, "ended by signal 9, as systems do when memory runs out"),
+        (probe.SHORT_OF_MEMORY, "no room for weights", True, "no room for weights"),
+    ],
+)
+def test_only_memory_that_ran_out_says_that_a_network_is_too_large(monkeypatch, code, stderr, short, said):
+    done = subprocess.CompletedProcess([], code, "", stderr)
+    monkeypatch.setattr(probe.subprocess, "run", lambda *_, **__: done)
+    with pytest.raises(ResourceError) as refused:
+        probe.run_probe(work_of())
+    assert isinstance(refused.value, OutOfMemoryError) == short
+    assert refused.value.found.endswith(said)
+
+
+@pytest.mark.parametrize(
     ("error", "said"),
     [
         (
             RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to"),
             "not enough memory for the sm",
         ),
-        (ResourceError("no room for weights", "less"), "no room for weights"),
+        (OutOfMemoryError("no room for weights", "less"), "no room for weights"),
     ],
 )
-def test_memory_that_runs_out_in_the_probe_is_told_in_words(monkeypatch, error, said):
+def test_memory_that_runs_out_in_the_probe_is_told_in_words(monkeypatch, capsys, error, said):
     def refuse(work):
         raise error
 
@@ -498,9 +542,19 @@ def test_memory_that_runs_out_in_the_probe_is_told_in_words(monkeypatch, error, 
     monkeypatch.setattr(probe.sys, "stdin", io.StringIO(json.dumps(to_plain(work_of()))))
     with pytest.raises(SystemExit) as ended:
         probe.main()
-    assert str(ended.value.code).startswith(said)
-    killed = subprocess.CompletedProcess([], -9, "", "")
-    assert "signal 9" in probe._why(killed)
+    assert ended.value.code == probe.SHORT_OF_MEMORY
+    assert capsys.readouterr().err.startswith(said)
+
+
+def test_what_else_the_probe_meets_is_no_lack_of_memory(monkeypatch):
+    def refuse(work):
+        raise ResourceError("no space left on the disk")
+
+    monkeypatch.setattr(probe, "measure", refuse)
+    monkeypatch.setattr(probe.sys, "stdin", io.StringIO(json.dumps(to_plain(work_of()))))
+    with pytest.raises(SystemExit) as ended:
+        probe.main()
+    assert ended.value.code == "no space left on the disk"
 
 
 @pytest.mark.parametrize(("optimizer", "copies"), [("adamw", 5), ("sgd", 4)])

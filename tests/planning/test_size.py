@@ -8,7 +8,7 @@ import pytest
 
 import barcast
 from barcast.cli.app import _run
-from barcast.core.errors import ResourceError, UsageError
+from barcast.core.errors import OutOfMemoryError, ResourceError, UsageError
 from barcast.core.workspace import Workspace
 from barcast.models import registry
 from barcast.pipeline import size
@@ -167,7 +167,7 @@ def test_what_makes_no_sense_is_refused(place, many_labels):
 
     def unmeasurable(work):
         if work.options.hidden_size > 64:
-            raise ResourceError("a few steps could not be measured")
+            raise OutOfMemoryError("a few steps could not be measured")
         return planner()(work)
 
     found = choose_size(place, "lstm", {}, planned=unmeasurable)
@@ -207,9 +207,10 @@ def test_a_plan_and_a_dry_run_remember_what_was_compared(place, tiny, capsys):
     with pytest.raises(KeyboardInterrupt):
         compared(place, scores, die_at=96)
     some = choose_size(place, "mlp", TINY, planned=lambda work: pytest.fail("planned before"))
-    assert (some.size, some.num_compared, some.trial_seconds) == ("large", 0, 1.5), (
-        "two of three tell nothing"
-    )
+    assert (some.size, some.num_compared) == ("large", 0), "two of three tell nothing"
+    assert (some.to_compare, some.trial_seconds) == (("large",), 0.5), "but are not tried again"
+    told = barcast.plan_train("mlp", workspace=place.root, size="auto", **TINY).notes[-1]
+    assert "`train` first compares large on `stop` (default, small before), half an epoch each" in told
     compared(place, scores)
     found = resolve(place, "mlp", {**TINY, "size": "auto"})
     assert (found.sized.size, found.sized.num_compared, found.options.hidden_size) == ("small", 3, 8)
@@ -263,6 +264,43 @@ def test_what_is_finished_is_not_tried_again(place, tiny):
     assert compared(place, scores, minutes=100)[1] == [4, 8, 96], "another budget"
 
 
+def test_a_size_that_memory_was_too_short_for_is_measured_again(place, tiny):
+    measured = []
+
+    def ask(planned, scores):
+        trials = Trials(scores)
+        return choose_size(place, "mlp", TINY, compare=True, planned=planned, attempt=trials), trials.tried
+
+    def short(work):
+        measured.append(work.options.hidden_size)
+        if work.options.hidden_size == 96:
+            raise OutOfMemoryError("no memory just now")
+        return planner()(work)
+
+    scores = {4: 0.01, 8: 0.03, 96: 0.05}
+    found, tried = ask(short, scores)
+    assert (found.size, found.num_compared, tried) == ("small", 2, [4, 8])
+    assert found.reasons[-1] == "large refused: no memory just now"
+    (file,) = place.cache.glob("sizes/mlp-*/size.json")
+    assert "no memory" not in file.read_text()
+    again, tried = ask(short, scores)
+    assert (again, tried) == (found, []), "the same answer while there is none, and no trial twice"
+    assert measured == [4, 8, 96, 96], "what was measured is not measured again"
+    found, tried = ask(planner(), scores)
+    assert (found.size, found.num_compared, tried) == ("large", 3, [96])
+
+
+def test_a_probe_that_fails_of_something_else_decides_nothing(place, tiny):
+    def broken(work):
+        if work.options.hidden_size == 96:
+            raise ResourceError("the process was ended by signal 11")
+        return planner()(work)
+
+    with pytest.raises(ResourceError, match="signal 11"):
+        choose_size(place, "mlp", TINY, compare=True, planned=broken, attempt=Trials({}))
+    assert not list(place.cache.glob("sizes/*/size.json"))
+
+
 @pytest.mark.parametrize(
     "broken",
     [
@@ -274,6 +312,7 @@ def test_what_is_finished_is_not_tried_again(place, tiny):
         lambda whole: json.dumps({**whole, "candidates": ["default", "small", "large"]}),
         lambda whole: json.dumps({**whole, "trials": {"giant": 1.0}}),
         lambda whole: json.dumps({**whole, "against": {"default": 1.0}}),
+        lambda whole: json.dumps({**whole, "short": {"large": "no memory"}}),
         lambda whole: json.dumps({**whole, "trials": {"default": None}}),
         lambda whole: json.dumps({**whole, "trials": {"default": float("nan")}}),
     ],

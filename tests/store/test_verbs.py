@@ -48,6 +48,19 @@ def test_import_says_what_it_did(tmp_path, folder):
     assert MarketStore.open(tmp_path / "market").failures().height == 1
 
 
+def test_an_import_counts_the_rows_that_it_does_not_list(tmp_path, folder):
+    bad = "2024-01-02,1,010,1,015,1,005,1,010,1000\n" * 1500
+    (folder / "300750.csv").write_text("日期,open,high,low,收盘,volume\n" + bad)
+    with pytest.raises(DataError, match=r"nothing could be imported \(1500 failures\)"):
+        import_data(tmp_path / "other", folder / "300750.csv", CN)
+    result = import_data(tmp_path, folder, CN)
+    assert (result.num_rows, result.num_failures) == (40, 1500)
+    store = MarketStore.open(tmp_path / "market")
+    assert (store.failures().height, store.info().num_failures) == (1001, 1500)
+    assert store.info().history[0].note["num_failures"] == 1500
+    assert store.failures()["reason"][-1].startswith("500 rows more like these")
+
+
 def test_the_same_import_twice_does_nothing(tmp_path, folder):
     import_data(Workspace(tmp_path), folder, CN)
     again = import_data(tmp_path, folder, CN)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from barcast.api.checked import checked
-from barcast.api.places import Names, Place, names_of, place_of
+from barcast.api.places import Names, Place, place_of, symbols_of
 from barcast.core.progress import Progress
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def update_data(
 
 @checked
 def check_data(
-    *, workspace: Place = None, symbols: Names = (), policy: Mapping[str, str] | None = None
+    *, workspace: Place = None, symbols: Names | None = None, policy: Mapping[str, str] | None = None
 ) -> QualityReport:
     """Look for every known kind of defect in the store.
 
@@ -100,7 +100,7 @@ def check_data(
     from barcast.pipeline.check import check_store
     from barcast.quality import apply_policy
 
-    found, chosen = check_store(place_of(workspace), names_of(symbols, "symbols"), policy)
+    found, chosen = check_store(place_of(workspace), symbols_of(symbols), policy)
     apply_policy(found, chosen)
     return found
 
@@ -215,7 +215,7 @@ def export_data(
 
     return run(
         place_of(workspace), Path(target), form=form, per_symbol=per_symbol,
-        symbols=None if symbols is None else names_of(symbols, "symbols"), start=start, end=end,
+        symbols=None if symbols is None else symbols_of(symbols), start=start, end=end,
         version=version, force=force,
     )  # fmt: skip
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from barcast.api.checked import checked
-from barcast.api.places import Names, Place, names_of, place_of
+from barcast.api.places import Names, Place, place_of, symbols_of
 from barcast.core.progress import Progress
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @checked
 def fleet_cross_validation(
-    symbols: Names = (), *, kind: str = "trees", workspace: Place = None, folds: int = 5,
+    symbols: Names | None = None, *, kind: str = "trees", workspace: Place = None, folds: int = 5,
     scheme: str = "expanding", embargo: int = 0, train_share: float = 0.5, limit: int = 0,
     config: Path | str | None = None, max_memory: str | int | None = None, workers: int | None = None,
     progress: bool = False, **options: Any,
@@ -24,8 +24,8 @@ def fleet_cross_validation(
 
     Parameters
     ----------
-    symbols : str or sequence of str
-        Who is fitted, in any spelling; nobody named: everybody.
+    symbols : str or sequence of str, optional
+        Who is fitted, in any spelling; left out: everybody.
     kind : str
         ``trees``, ``lstm`` or ``gru``.
     scheme : str
@@ -53,7 +53,7 @@ def fleet_cross_validation(
     from barcast.pipeline.fleet_options import fleet_how, fleet_model
     from barcast.pipeline.settings import resolve
 
-    place, wanted = place_of(workspace), names_of(symbols, "symbols")
+    place, wanted = place_of(workspace), symbols_of(symbols)
     cut = CvOptions(folds=folds, scheme=scheme, embargo=embargo, train_share=train_share)
     resolved = resolve(place, fleet_model(kind), options, None if config is None else Path(config))
     return cross_validate(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, overload
 
 from barcast.api.checked import checked
-from barcast.api.places import Names, Place, names_of, place_of
+from barcast.api.places import Names, Place, names_of, place_of, symbols_of
 from barcast.core.progress import Progress
 from barcast.core.runs import RunFolder, list_runs
 
@@ -55,7 +55,7 @@ def predict(
     run: str | None = None,
     *,
     workspace: Place = None,
-    symbols: Names = (),
+    symbols: Names | None = None,
     asof: str = "",
     allow_old: bool = False,
     progress: bool = False,
@@ -68,7 +68,7 @@ def predict(
     return forecast(
         place,
         run_to_serve(place, run, asof),
-        symbols=names_of(symbols, "symbols"),
+        symbols=symbols_of(symbols),
         asof=asof,
         allow_old=allow_old,
         progress=Progress(progress),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from barcast.api.checked import checked
-from barcast.api.places import Names, Place, names_of, place_of
+from barcast.api.places import Names, Place, names_of, place_of, symbols_of
 from barcast.core.progress import Progress
 
 if TYPE_CHECKING:
@@ -312,7 +312,7 @@ def adapt(
     name: str,
     *,
     workspace: Place = None,
-    symbols: Names = (),
+    symbols: Names | None = None,
     asof: str = "",
     min_labels: int = 120,
     anyway: bool = False,
@@ -324,8 +324,8 @@ def adapt(
     ----------
     name : str
         A network's run; its refit, where it has one, is what is adapted.
-    symbols : str or sequence of str
-        Empty means every symbol of the store that the run does not know.
+    symbols : str or sequence of str, optional
+        Left out, every symbol of the store that the run does not know.
     asof : str
         Last session that may be known; empty means the store's last.
     min_labels : int
@@ -338,7 +338,7 @@ def adapt(
 
     place = place_of(workspace)
     return run(
-        place, open_run(place, name), symbols=names_of(symbols, "symbols"), asof=asof, min_labels=min_labels,
+        place, open_run(place, name), symbols=symbols_of(symbols), asof=asof, min_labels=min_labels,
         anyway=anyway, progress=Progress(progress),
     )  # fmt: skip
 

@@ -109,7 +109,7 @@ def train(
             progress=Progress(enabled=not quiet),
         )  # fmt: skip
     if dry_run:
-        _describe(place, resolved, {"parent": parent, "profile": profile}, json_output, quiet)
+        _describe(place, resolved, {"parent": parent, "profile": profile, "fresh": fresh}, json_output, quiet)
         return
     if range_test:
         _test_rates(place, resolved, json_output, quiet)

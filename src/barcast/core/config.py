@@ -79,14 +79,13 @@ def takes_several(kind: type, name: str) -> bool:
 def items(given: Any, where: str, kind: type | None = None) -> tuple[Any, ...]:
     """Return what was given in Python for a list; a single word or number is a list of one.
 
-    A word is a sequence too, of letters: nobody means those. None and the empty tuple, which defaults are,
-    leave the list out; a set, which has no order, is sorted.
+    A word is a sequence too, of letters: nobody means those. None is an empty list; a set, which has no
+    order, is sorted.
 
     Raises
     ------
     UsageError
-        Naming ``where``, on anything but a list or its single item, on items that are no ``kind``, and on a
-        list that came out empty: left out it would stand for everything.
+        Naming ``where``, on anything but a list or its single item, and on items that are no ``kind``.
     """
     if given is None:
         return ()
@@ -95,9 +94,21 @@ def items(given: Any, where: str, kind: type | None = None) -> tuple[Any, ...]:
     elif isinstance(given, Mapping | bytes) or not isinstance(given, Iterable):
         raise UsageError(f"{where}: expected a list, found `{given!r}`", _A_LIST)
     found = tuple(sorted(given, key=str) if isinstance(given, Set) else given)
-    if not found and not isinstance(given, tuple):
-        raise UsageError(f"{where}: a list with nothing in it", "name at least one, or leave it out")
     return found if kind is None else tuple(_convert(kind, item, where) for item in found)
+
+
+def some_items(given: Any, where: str, kind: type | None = None) -> tuple[Any, ...]:
+    """Return as `items` what is to be chosen from many: None alone stands for all of them.
+
+    Raises
+    ------
+    UsageError
+        As `items`, and on a list that came out empty: taken for left out, it would choose everything.
+    """
+    found = items(given, where, kind)
+    if given is not None and not found:
+        raise UsageError(f"{where}: a list with nothing in it", "name at least one, or leave it out")
+    return found
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -13,6 +13,7 @@
     |   `-- StoreBusyError        4   another process is writing
     |-- RunError                  5   a run that is missing, unfinished or too old
     |-- ResourceError             6   disk, permission or memory
+    |   `-- OutOfMemoryError      6   a computation that is larger than the memory there is
     |-- LeakError                 7   the audit found a value that saw its future
     `-- OverlapError             75   another process is at the same work; try again later
 
@@ -98,6 +99,10 @@ class ResourceError(BarcastError):
     """Disk, permission or memory."""
 
     exit_code = 6
+
+
+class OutOfMemoryError(ResourceError):
+    """A computation that is larger than the memory there is."""
 
 
 class LeakError(BarcastError):

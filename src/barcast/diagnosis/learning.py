@@ -130,8 +130,7 @@ def too_few_steps(found: Evidence) -> Verdict | None:
     if not (fit.low > 0 and held.value > 0):
         return None
     an_epoch = total / float(found.curve[-1]["epoch"])
-    smaller = max(int(found.batch_size * an_epoch / _STEPS_AN_EPOCH), 1)
-    more = ("--batch-size", smaller) if smaller < found.batch_size else ("--epochs", 2 * max(found.epochs, 1))
+    todo, options = _more_steps(found, an_epoch, total)
     return Verdict(
         "too_few_steps",
         Text("too few steps", "训练步数太少"),
@@ -143,14 +142,29 @@ def too_few_steps(found: Evidence) -> Verdict | None:
             f"在 fit 上高 {fit}，在 weigh 与 route 上高 {held.value:.4f}",
         ),
         Text("paired on `fit`, by blocks of sessions", "在 fit 上配对比较，按交易日分块"),
-        Text(
-            "smaller batches, more symbols or years; then more epochs",
-            "减小批量，增加标的或年份，然后再增加训练轮数",
-        ),
-        found.again(more[0], str(more[1])),
+        todo,
+        found.again(*options),
         {"kept_step": kept, "steps": total, "fit_difference": fit.value, "low": fit.low,
          "held_difference": held.value},
     )  # fmt: skip
+
+
+def _more_steps(found: Evidence, an_epoch: float, total: int) -> tuple[Text, tuple[str, str]]:
+    """Return what to do about weights of few steps, given those of an epoch and in all, and its option."""
+    smaller = max(int(found.batch_size * an_epoch / _STEPS_AN_EPOCH), 1)
+    if total >= FEW_STEPS and smaller >= found.batch_size:  # more epochs would end where these did
+        slower = Text(
+            "a lower rate: the best weights came before any were learned, though there were steps enough",
+            "降低学习率：步数并不少，最好的权重却出现在学到东西之前",
+        )
+        return slower, ("--lr", f"{(found.lr or 1e-3) / 3:.2g}")
+    more = Text(
+        "smaller batches, more symbols or years; then more epochs",
+        "减小批量，增加标的或年份，然后再增加训练轮数",
+    )
+    if smaller < found.batch_size:
+        return more, ("--batch-size", str(smaller))
+    return more, ("--epochs", str(2 * max(found.epochs, 1)))
 
 
 def labels_shifted(found: Evidence) -> Verdict | None:
@@ -402,7 +416,7 @@ def constant_inputs(inputs: F32, names: tuple[str, ...]) -> list[str]:
 
 
 _CAUSES: tuple[Callable[[Evidence], Verdict | None], ...] = (
-    rate_too_low, rate_too_high, dead_outputs, too_few_steps, labels_shifted, labels_shuffled,
+    rate_too_low, rate_too_high, dead_outputs, labels_shifted, too_few_steps, labels_shuffled,
 )  # fmt: skip
 _SYMPTOMS: tuple[Callable[[Evidence], Verdict | None], ...] = (
     leak, overfitting, no_signal, under_fitting, too_few_epochs,

@@ -24,7 +24,6 @@ from barcast.fleet.ledger_rows import (
     ASKED_AGAIN,
     COLUMNS,
     FAILED_BEFORE,
-    NEW,
     STATUSES,
     LedgerRow,
     Plan,
@@ -32,6 +31,7 @@ from barcast.fleet.ledger_rows import (
     RowStatus,
     Wanted,
     decide,
+    decide_anew,
     to_json,
 )
 from barcast.fleet.work import Begun, SymbolResult, Unit
@@ -162,7 +162,7 @@ class Ledger:
 
         A symbol whose settings or rows changed loses its model and its count of attempts. Symbols that are
         in the ledger but not wanted stay as they are. Whom only an older ledger knows (``before``, by symbol)
-        is to be trained for what changed since that one.
+        is to be trained for what changed since that one, or for what kept it there.
         """
         older = before or {}
         rows = {row.symbol: row for row in self._among([each.symbol for each in wanted])}
@@ -170,7 +170,7 @@ class Ledger:
         with self.together():
             for each in wanted:
                 row = rows.get(each.symbol)
-                why = decide(each, row or older.get(each.symbol)) or (NEW if row is None else "")
+                why = decide(each, row) if row is not None else decide_anew(each, older.get(each.symbol))
                 if row is None or why:
                     same = row is not None and (row.settings, row.data) == (each.settings, each.data)
                     attempts = row.attempts if row is not None and same else 0
@@ -329,6 +329,12 @@ class Ledger:
         return {name: json.loads(value) for name, value in rows}
 
     # -- reading ------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def unchanging(self) -> Iterator[None]:
+        """Read the ledger all through the block as it stands at one moment, whatever its writer does."""
+        with ledger_file.one_snapshot(self._connection, self.path):
+            yield
 
     def rows(
         self, *, status: Collection[RowStatus] = STATUSES, preset: str | None = None, limit: int | None = None

@@ -134,6 +134,18 @@ def one_writer(path: Path) -> Iterator[None]:
 
 
 @contextmanager
+def one_snapshot(connection: sqlite3.Connection, path: Path) -> Iterator[None]:
+    """Keep what a reader sees, from its first question in the block to the end, as it was at that moment."""
+    with refusals_told("reading", path):
+        connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        if connection.in_transaction:  # a failing disk may have ended it already
+            connection.execute("ROLLBACK")
+
+
+@contextmanager
 def refusals_told(action: str, path: Path) -> Iterator[None]:
     """Turn what SQLite refuses into errors that name the next step.
 

@@ -18,6 +18,7 @@ FAILED_BEFORE = "failed before"
 INTERRUPTED = "was running when the fleet ended"
 LEFT_OUT_BEFORE = "left out before"
 ASKED_AGAIN = "asked for again"
+NOT_TAKEN = "not taken over"
 #: What the metrics of a symbol call where and when it was fitted, if another ledger has it first.
 TAKEN_OVER = "taken_over"
 
@@ -131,7 +132,7 @@ class LedgerRow:
     @property
     def fitted_by(self) -> str:
         """Name of the run that fitted it, where that is not the ledger's own; else empty."""
-        return str(self.metrics.get(TAKEN_OVER, {}).get("run", ""))
+        return str(self.metrics.get(TAKEN_OVER, {}).get("fitted_by", ""))
 
     @property
     def fitted_at(self) -> str:
@@ -152,6 +153,14 @@ def decide(wanted: Wanted, row: LedgerRow | None) -> str:
     if row.data != wanted.data:
         return DATA_CHANGED
     return {"pending": row.why, "running": INTERRUPTED, "left_out": LEFT_OUT_BEFORE}.get(row.status, "")
+
+
+def decide_anew(wanted: Wanted, before: LedgerRow | None) -> str:
+    """Return why a symbol is to be trained of which, if any, only an older ledger knows."""
+    why = decide(wanted, before)
+    if why or before is None:
+        return why
+    return FAILED_BEFORE if before.status == "failed" else NOT_TAKEN
 
 
 def to_json(value: Any) -> str:

@@ -45,8 +45,10 @@ class Sized:
         What the size stands for.
     candidates : tuple of str
         Sizes that the plan lets through, smallest first.
+    to_compare : tuple of str
+        Those that are still to be tried on `stop`.
     trial_seconds : float
-        What comparing them on `stop` takes, as planned; 0 where nothing is to be compared any more.
+        What that takes, as planned; 0 where nothing is to be compared any more.
     num_compared : int
         How many were compared on `stop`; 0 where the plan alone decided.
     until : str
@@ -60,6 +62,7 @@ class Sized:
     size: str
     options: Mapping[str, Any]
     candidates: tuple[str, ...]
+    to_compare: tuple[str, ...] = ()
     trial_seconds: float = 0.0
     num_compared: int = 0
     until: str = ""

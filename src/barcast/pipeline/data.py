@@ -30,7 +30,7 @@ from barcast.pipeline.data_results import (
 )
 from barcast.pipeline.ingest import Place, Task, existing_store, find_workspace, prepare, read_all
 from barcast.sources import SAMPLE_OPTIONS, ImportOptions, sample_source
-from barcast.sources.base import VALUE_COLUMNS, failure, failure_table
+from barcast.sources.base import VALUE_COLUMNS, failure, failure_table, num_failures
 from barcast.sources.canonical import understand
 from barcast.sources.history import History
 from barcast.store import Compaction, MarketStore, StoreInfo, StoreMeta
@@ -321,7 +321,7 @@ def _meta_of(options: ImportOptions) -> StoreMeta:
 def _nothing_readable(failures: pl.DataFrame) -> DataError:
     first = [_describe_failure(row) for row in failures.head(3).to_dicts()]
     return DataError(
-        f"nothing could be imported ({len(failures)} failures): {'; '.join(first) or 'no rows'}",
+        f"nothing could be imported ({num_failures(failures)} failures): {'; '.join(first) or 'no rows'}",
         "barcast data import --dry-run shows how the files are read",
     )
 
@@ -358,7 +358,7 @@ def _note(verb: str, task: Task, history: History) -> dict[str, Any]:
         "declared": task.declared,
         "num_files": len(task.units),
         "num_read": history.num_read,
-        "num_failures": len(history.failures),
+        "num_failures": num_failures(history.failures),
     }
 
 

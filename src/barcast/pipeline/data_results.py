@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 
 from barcast.pipeline.ingest import Task
+from barcast.sources.base import num_failures
 from barcast.sources.history import History
 
 #: Failures shown with a result; all of them are in the store.
@@ -170,7 +171,7 @@ def result_of(
         num_conflicts=len(history.conflicts),
         num_unfinished=history.num_unfinished,
         num_without_prices=history.num_without_prices,
-        num_failures=len(lost),
+        num_failures=num_failures(lost),
         notes=history.notes,
         failures=tuple(lost.head(_SHOWN_FAILURES).to_dicts()),
         seconds=round(time.perf_counter() - task.began, 3),

@@ -264,9 +264,10 @@ def _jobs(
             symbol: told.get(symbol) or NOT_EVALUATED for symbol in data.symbols if symbol not in chosen
         }
     ladder = engine.ladder(options)
-    wanted = _wanted(data, ladder[-1], config, overrides, presets)
+    wanted = _wanted(data, config, overrides, presets)
     wanted = [each for each in wanted if how.only is None or each.symbol in how.only]
-    taken = older.take(ledger, [each for each in wanted if each.symbol not in short], ladder[-1], progress)
+    asked = {each.symbol: presets.get(each.symbol, ladder[-1]) for each in wanted}
+    taken = older.take(ledger, [each for each in wanted if each.symbol not in short], asked, progress)
     plan = ledger.plan([each for each in wanted if each.symbol not in taken.counted], taken.before)
     ledger.leave_out({each.symbol: short[each.symbol] for each in plan.todo if each.symbol in short})
     todo = [each for each in plan.todo if each.symbol not in short]
@@ -294,9 +295,17 @@ def _shared(config: RunConfig) -> dict[str, Any]:
     return {**engine_of(config.model).shared(config.options), "seed": config.seed}
 
 
-def _settings(config: RunConfig) -> str:
-    """Return a digest of what all fits share, the preset that was asked for included."""
-    return digest([engine_of(config.model).ladder(config.options), _shared(config)])
+def _settings(config: RunConfig, preset: str | None = None) -> str:
+    """Return a digest of what all fits share: options, seed, and what their presets are, not only called.
+
+    Parameters
+    ----------
+    preset : str, optional
+        The only one that they may have; None: those up to the one that was asked for.
+    """
+    engine = engine_of(config.model)
+    rungs = engine.ladder(config.options) if preset is None else (preset,)
+    return digest([[rungs, [engine.values(each) for each in rungs]], _shared(config)])
 
 
 def _own_options(
@@ -316,13 +325,14 @@ def _own_options(
 
 
 def _wanted(
-    data: FleetData, preset: str, config: RunConfig, overrides: Mapping[str, Any], presets: Mapping[str, str]
+    data: FleetData, config: RunConfig, overrides: Mapping[str, Any], presets: Mapping[str, str]
 ) -> list[Wanted]:
-    rows, shared = rows_digests(data, windows=engine_of(config.model).reads_windows), _shared(config)
+    rows = rows_digests(data, windows=engine_of(config.model).reads_windows)
+    settings = {preset: _settings(config, preset) for preset in {None, *presets.values()}}
     return [
         Wanted(
             symbol, position,
-            digest([presets.get(symbol, preset), shared, overrides.get(symbol, {})]), rows[position],
+            digest([settings[presets.get(symbol)], overrides.get(symbol, {})]), rows[position],
         )
         for position, symbol in enumerate(data.symbols)
     ]  # fmt: skip
@@ -372,6 +382,6 @@ def _facts(ledger: Ledger, seconds: float) -> dict[str, Any]:
         "num_left_out": counts["left_out"],
         "presets": presets,
         "taken_over": dict(Counter(row.fitted_by for row in rows if row.fitted_by)),
-        "fit_seconds": sum(row.seconds for row in rows),
+        "fit_seconds": sum(row.seconds for row in rows if not row.fitted_by),
         "ledger_bytes": ledger.size_bytes(),
     }

@@ -44,6 +44,10 @@ class Engine(Protocol):
         """Return presets by work, the lightest first; the last is the one that was asked for."""
         ...
 
+    def values(self, preset: str) -> Any:
+        """Return what a preset stands for."""
+        ...
+
     def shared(self, options: Any) -> dict[str, Any]:
         """Return the options of all symbols over those of their presets, as the fit reads them."""
         ...

@@ -3,12 +3,13 @@
 Lighter fits are dropped when all others are there, and what they took is kept in the same transaction: a call
 that is killed after it measures nothing anew, and ends with the same models as one that was not. A budget is
 another matter: what it gave lighter presets, and what it measured, keeps them, whatever later calls may take;
-so they are kept in fleets that take them over.
+so they are kept in fleets that take them over, where it keeps nobody else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from barcast.core.config import to_plain
 from barcast.core.progress import Progress
@@ -16,6 +17,7 @@ from barcast.core.texts import counted
 from barcast.fleet.budget import only_measured
 from barcast.fleet.calibrate import Measured
 from barcast.fleet.ledger import Ledger
+from barcast.fleet.ledger_rows import TAKEN_OVER
 from barcast.fleet.limits import Limits
 
 #: Names among the ledger's plain values: whether fits came since all was even, whether a budget ever chose
@@ -28,14 +30,19 @@ def fits_begin(ledger: Ledger, *, budget: bool) -> None:
     ledger.set_meta({_DUE: True, **({_BUDGET: True} if budget else {})})
 
 
-def take_history(ledger: Ledger, older: Ledger) -> None:
-    """Note what an older ledger knows of its lighter presets, whose models are taken over.
+def had_budget(meta: Mapping[str, Any]) -> bool:
+    """Return whether a budget ever chose presets, by the plain values of a ledger."""
+    return bool(meta.get(_BUDGET))
 
-    They are kept or fitted again here as they would be there.
+
+def take_history(ledger: Ledger, told: Mapping[str, Any]) -> None:
+    """Note what an older ledger, by its plain values, knows of its lighter presets that are taken over.
+
+    They are fitted again here as they would be there. Whether a budget keeps them is noted with each
+    (`as_if_fitted_here`): it kept nobody that is fitted here.
     """
-    told, own = older.meta(), ledger.meta()
-    names = (_DUE, _BUDGET, _DROPPED)
-    ledger.set_meta({name: told[name] for name in names if told.get(name) and not own.get(name)})
+    own = ledger.meta()
+    ledger.set_meta({name: told[name] for name in (_DUE, _DROPPED) if told.get(name) and not own.get(name)})
 
 
 def dropped_fits(ledger: Ledger, settings: str) -> list[Measured]:
@@ -69,9 +76,11 @@ def even_out(
     told = ledger.meta()
     if not told.get(_DUE):
         return False
-    known = [Measured.of_row(row) for row in ledger.rows(status=["done"])]
-    found = [] if told.get(_BUDGET) else only_measured(ladder, known, limits, base_bytes)
-    found = [each for each in found if only is None or each.symbol in only]
+    rows = ledger.rows(status=["done"])
+    kept = {row.symbol for row in rows if row.metrics.get(TAKEN_OVER, {}).get("budget")}
+    known = [Measured.of_row(row) for row in rows]
+    found = [] if had_budget(told) else only_measured(ladder, known, limits, base_bytes)
+    found = [each for each in found if each.symbol not in kept and (only is None or each.symbol in only)]
     fits = {(each.symbol, each.preset): each for each in (*dropped_fits(ledger, settings), *found)}
     with ledger.together():
         ledger.set_meta({_DUE: False})

@@ -83,6 +83,10 @@ class Networks:
         given = any(getattr(options, name) for name in _OF_THE_PRESET)
         return tuple(rungs[top if given else 0 : top + 1])
 
+    def values(self, preset: str) -> NetworkPreset:
+        """Return the options of a preset."""
+        return resolve(self.kind, preset)
+
     def shared(self, options: FleetNetworksConfig) -> dict[str, Any]:
         """Return the options of all networks."""
         named = {each.name: getattr(options, each.name) for each in fields(options)}

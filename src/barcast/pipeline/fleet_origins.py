@@ -50,16 +50,28 @@ def _origin(row: LedgerRow, here: Origin) -> Origin:
 
 
 def with_origin(row: LedgerRow, origin: Origin) -> dict[str, Any]:
-    """Return what a ledger measured of a symbol, with where its model comes from and when it was fitted."""
-    told = row.metrics.get(TAKEN_OVER, {"finished_at": row.finished_at})
+    """Return what a ledger measured of a symbol, with where its model comes from, who fitted it and when.
+
+    The run it comes from knew what it knows; one that took it over as its own did not fit it.
+    """
+    told = row.metrics.get(TAKEN_OVER, _fitted(row, origin.run))
     return {**row.metrics, TAKEN_OVER: {**told, **to_plain(origin)}}
 
 
-def as_if_fitted_here(row: LedgerRow, run: RunFolder) -> dict[str, Any]:
+def as_if_fitted_here(row: LedgerRow, run: RunFolder, *, budget: bool) -> dict[str, Any]:
     """Return what the ledger of ``run`` measured of a symbol, with which run fitted it and when.
 
     What that run knew is not said: rows and options are those of the run that takes the model over, so it
     knows what a model that was fitted there would know.
+
+    Parameters
+    ----------
+    budget : bool
+        Whether a budget chose presets in that run; a lighter one is then kept wherever it goes.
     """
-    told = {"run": run.name, "finished_at": row.finished_at}
-    return {**row.metrics, TAKEN_OVER: row.metrics.get(TAKEN_OVER, told)}
+    told = row.metrics.get(TAKEN_OVER, _fitted(row, run.name))
+    return {**row.metrics, TAKEN_OVER: {**told, **({"budget": True} if budget else {})}}
+
+
+def _fitted(row: LedgerRow, by: str) -> dict[str, Any]:
+    return {"fitted_by": by, "finished_at": row.finished_at}

@@ -218,7 +218,8 @@ def _take_over(run: RunFolder, new: RunFolder, again: set[str], symbols: Sequenc
     What an interrupted call brought is there whole, and stays.
     """
     places = {symbol: position for position, symbol in enumerate(symbols)}
-    with Ledger.open(run.fleet / LEDGER) as old, Ledger.create(new.fleet / LEDGER) as ledger:
+    opened = Ledger.open(run.fleet / LEDGER)
+    with opened as old, old.unchanging(), Ledger.create(new.fleet / LEDGER) as ledger:
         here = {row.symbol for row in ledger.rows()}
         rows = [row for row in old.rows() if row.symbol in places and row.symbol not in again]
         missing = [row for row in rows if row.symbol not in here]

@@ -37,7 +37,7 @@ class FleetStatus:
     presets : dict of str to int
         Finished symbols by preset.
     seconds : float
-        Of computing, all finished fits together.
+        Of computing, all finished fits of this run together; not those that it took over.
     ledger_bytes : int
         On disk.
     rows : tuple of LedgerRow
@@ -130,7 +130,7 @@ def fleet_status(workspace: Workspace, name: str = "", only: str | None = None) 
     presets = dict(Counter(row.preset for row in done))
     return FleetStatus(
         run.name, {str(status): num for status, num in counts.items()}, presets,
-        sum(row.seconds for row in done), size,
+        sum(row.seconds for row in done if not row.fitted_by), size,
         tuple(row for row in rows if only in (None, row.status)),
         run.recorded.get(LEANS_ON, {}).get("run", ""),
         _rate(rows) if run_status(run) == RUNNING else 0.0,

@@ -7,40 +7,42 @@ symbol say where and when it was. Weights, calibration, scores and routes are th
 
 A ledger is treated as it would be by a call that goes on with it: what failed is taken over as well, and not
 tried again before somebody asks; a lighter preset that a budget gave is kept; who was left out, or did not
-end, is fitted.
+end, is fitted. So is who failed in passing, which says nothing of the symbol.
+
+An older ledger that cannot be read, or no further, is passed over: it stops no fleet that can do without it.
 """
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+import hashlib
+import sqlite3
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
-from importlib import metadata
-from typing import Any
+from typing import Any, TypeAlias
 
-from barcast.core.errors import BarcastError
+from barcast.core.errors import BarcastError, StoreError
 from barcast.core.progress import Progress
 from barcast.core.runs import RunFolder, list_runs
 from barcast.core.texts import counted
 from barcast.core.workspace import Workspace
-from barcast.fleet.ledger import LEDGER, Ledger
+from barcast.fleet.ledger import LEDGER, Ledger, StoredModel
 from barcast.fleet.ledger_rows import TAKEN_OVER, LedgerRow, RowStatus, Wanted
 from barcast.fleet.work import SymbolResult
-from barcast.pipeline.fleet_even import take_history
+from barcast.pipeline.fleet_even import had_budget, take_history
 from barcast.pipeline.fleet_origins import as_if_fitted_here
+from barcast.pipeline.fleet_rows import PASSING
 from barcast.pipeline.fleet_seen import LEANS_ON
+from barcast.pipeline.fleet_versions import note_versions, only_these_versions
 from barcast.pipeline.record import FRESH
 
 #: Symbols taken over in one transaction.
 _TOGETHER = 100
 #: Statuses of symbols whose fit came to an end.
 _ENDED: tuple[RowStatus, ...] = ("done", "failed")
-#: Name among a ledger's plain values: what computed its fits, an entry for each set of versions that did.
-_COMPUTED_BY = "computed_by"
-#: Packages whose versions decide what comes out of a fit.
-_FIT_WITH = ("barcast", "numpy", "numba", "lightgbm", "xgboost", "xgboost-cpu", "torch")
+#: Rows of an older ledger, and the results of those that ended.
+_Part: TypeAlias = tuple[Sequence[LedgerRow], list[SymbolResult]]
 
 
 @dataclass(frozen=True)
@@ -87,36 +89,46 @@ class Older:
         others = reversed(list_runs(Workspace(run.path.parent.parent)))
         return cls(tuple(each for each in others if _may_give(each, run)), writes)
 
-    def take(self, ledger: Ledger, wanted: Sequence[Wanted], asked: str, progress: Progress) -> Taken:
+    def take(
+        self, ledger: Ledger, wanted: Sequence[Wanted], asked: Mapping[str, str], progress: Progress
+    ) -> Taken:
         """Take over what is wanted and not in the ledger yet, each symbol from the newest that has it so.
 
         What an interrupted call took over is there whole, and stays; the next one takes over the rest.
 
         Parameters
         ----------
-        asked : str
-            The preset that was asked for.
+        asked : mapping of str to str
+            The preset that was asked for, by symbol.
         """
-        _note_versions(ledger)
+        note_versions(ledger)
         known = ledger.digests() if self.runs else {}
         missing = {each.symbol: each for each in wanted if each.symbol not in known}
         before: dict[str, LedgerRow] = {}
         taken: dict[str, LedgerRow] = {}
+        passed_over = False
         for run in self.runs:
             if not missing:
                 break
-            with _opened(run, progress) as old:
-                rows = {} if old is None else _rows_worth(old, missing, before)
-                alike = {name: row for name, row in rows.items() if _is_alike(row, missing[name])}
-                if old is not None and alike and self.writes:
-                    _bring_alike(old, ledger, run, alike, missing, asked)
-            if alike:
-                progress.note(_said(run, alike.values(), writes=self.writes))
-            before, taken = {**rows, **before}, {**taken, **alike}
-            missing = {name: each for name, each in missing.items() if name not in alike}
-        if before and not taken:
+            giver = _Giver(run, missing, before)
+            self._take_from(giver, ledger, asked)
+            for line in giver.told(asked, writes=self.writes):
+                progress.note(line)
+            before, taken = {**giver.rows, **before}, {**taken, **giver.given}
+            missing = {name: each for name, each in missing.items() if name not in giver.given}
+            passed_over |= bool(giver.why_not)
+        if before and not taken and not passed_over:
             progress.note("no older fleet has a model of the same rows and options")
         return Taken(before, {} if self.writes else taken)
+
+    def _take_from(self, giver: _Giver, ledger: Ledger, asked: Mapping[str, str]) -> None:
+        places = {name: each.position for name, each in giver.missing.items()}
+        with closing(giver.read(models=self.writes)) as found:
+            for rows, results in found:
+                with ledger.together():
+                    if _num_lighter(rows, asked):
+                        take_history(ledger, giver.meta)
+                    _put(ledger, rows, results, places)
 
 
 def _may_give(other: RunFolder, run: RunFolder) -> bool:
@@ -127,33 +139,71 @@ def _may_give(other: RunFolder, run: RunFolder) -> bool:
     return alike and is_whole and other.name != run.name and (other.fleet / LEDGER).is_file()
 
 
-def _computed_by() -> dict[str, str]:
-    """Return what decides the bytes of a fit beside rows, options and seed: machine and versions."""
-    found = {"system": platform.system(), "machine": platform.machine()}
-    for package in _FIT_WITH:
-        with suppress(metadata.PackageNotFoundError):
-            found[package] = metadata.version(package)
-    return found
+@dataclass
+class _Giver:
+    """An older fleet, read as it stands at one moment whatever is written meanwhile.
 
+    Attributes
+    ----------
+    missing : mapping of str to Wanted
+        Symbols that are looked for.
+    before : mapping of str to LedgerRow
+        What newer fleets said of them.
+    meta : dict
+        Plain values of its ledger.
+    rows, given : dict of str to LedgerRow
+        What it says of these symbols, and whom it gave.
+    why_not : str
+        Why it gave nobody, or nobody else; empty where it was read whole.
+    """
 
-def _note_versions(ledger: Ledger) -> None:
-    """Write down, before any fit, what computes the fits of this call."""
-    told, here = ledger.meta().get(_COMPUTED_BY, []), _computed_by()
-    if here not in told:
-        ledger.set_meta({_COMPUTED_BY: [*told, here]})
+    run: RunFolder
+    missing: Mapping[str, Wanted]
+    before: Mapping[str, LedgerRow]
+    meta: dict[str, Any] = field(default_factory=dict)
+    rows: dict[str, LedgerRow] = field(default_factory=dict)
+    given: dict[str, LedgerRow] = field(default_factory=dict)
+    why_not: str = ""
 
+    def read(self, *, models: bool) -> Generator[_Part, None, None]:
+        """Yield who is to be taken over, a hundred at a time; nobody where that is only counted.
 
-@contextmanager
-def _opened(run: RunFolder, progress: Progress) -> Iterator[Ledger | None]:
-    """Open an older ledger; None where it cannot be read, or other versions had a part in it."""
-    with ExitStack() as held:
-        ledger = None
+        Only this ledger is read here: what fails while another is written is not its fault, and not told so.
+        """
         try:
-            ledger = held.enter_context(Ledger.open(run.fleet / LEDGER))
-        except BarcastError as error:
-            progress.note(f"{run.name} is passed over: {error.found}")
-        alike = ledger is not None and ledger.meta().get(_COMPUTED_BY) == [_computed_by()]
-        yield ledger if alike else None
+            with Ledger.open(self.run.fleet / LEDGER) as old, old.unchanging():
+                yield from self._read(old, models)
+        except (BarcastError, sqlite3.DatabaseError, ValueError) as error:  # damaged text is no JSON
+            self.why_not = error.found if isinstance(error, BarcastError) else f"damaged ({error})"
+
+    def _read(self, old: Ledger, models: bool) -> Iterator[_Part]:
+        self.meta, self.rows = old.meta(), _rows_worth(old, self.missing, self.before)
+        alike = {name: row for name, row in self.rows.items() if _is_alike(row, self.missing[name])}
+        if alike and not only_these_versions(self.meta):
+            self.why_not = "fitted by other versions"
+        elif not models:
+            self.given = alike
+        else:
+            facts = partial(as_if_fitted_here, run=self.run, budget=had_budget(self.meta))
+            for rows in _in_parts(list(alike.values())):
+                yield rows, _results(old, rows, facts)
+                self.given |= {row.symbol: row for row in rows}
+
+    def told(self, asked: Mapping[str, str], *, writes: bool) -> list[str]:
+        """Say whom it gave, and why nobody else."""
+        given, taken = list(self.given.values()), "taken over" if writes else "would be taken over"
+        num_failed, num_lighter = sum(row.status == "failed" for row in given), _num_lighter(given, asked)
+        lines = []
+        if len(given) > num_lighter:
+            told = counted(len(given) - num_failed - num_lighter, "model")
+            told += f" and {counted(num_failed, 'failure')}" if num_failed else ""
+            lines.append(f"{told} {taken} from {self.run.name}: same rows, same options")
+        if num_lighter:
+            told = counted(num_lighter, "model")
+            lines.append(f"{told} of a lighter preset {taken} from {self.run.name}: same rows")
+        if self.why_not:
+            lines.append(f"{'the rest of ' if given else ''}{self.run.name} is passed over: {self.why_not}")
+        return lines
 
 
 def _rows_worth(
@@ -172,25 +222,14 @@ def _rows_worth(
 
 
 def _is_alike(row: LedgerRow, wanted: Wanted) -> bool:
-    return row.status in _ENDED and (row.settings, row.data) == (wanted.settings, wanted.data)
+    """Return whether a fit came to an end that would come to the same here."""
+    in_passing = row.status == "failed" and row.reason.startswith(PASSING)
+    same = (row.settings, row.data) == (wanted.settings, wanted.data)
+    return row.status in _ENDED and same and not in_passing
 
 
-def _bring_alike(
-    old: Ledger, ledger: Ledger, run: RunFolder, alike: Mapping[str, LedgerRow],
-    wanted: Mapping[str, Wanted], asked: str,
-) -> None:  # fmt: skip
-    """Take over symbols from the ledger of a run, and before them why some have a lighter preset."""
-    if any(row.preset != asked for row in alike.values() if row.status == "done"):
-        take_history(ledger, old)
-    places = {name: wanted[name].position for name in alike}
-    bring(old, ledger, list(alike.values()), places, partial(as_if_fitted_here, run=run))
-
-
-def _said(run: RunFolder, alike: Collection[LedgerRow], *, writes: bool) -> str:
-    num_failed = sum(row.status == "failed" for row in alike)
-    told = counted(len(alike) - num_failed, "model")
-    told += f" and {counted(num_failed, 'failure')}" if num_failed else ""
-    return f"{told} {'' if writes else 'would be '}taken over from {run.name}: same rows, same options"
+def _num_lighter(rows: Sequence[LedgerRow], asked: Mapping[str, str]) -> int:
+    return sum(row.status == "done" and row.preset != asked[row.symbol] for row in rows)
 
 
 def bring(
@@ -208,28 +247,50 @@ def bring(
     facts : callable
         From a row to its metrics and, as ``TAKEN_OVER``, where its model comes from.
     """
-    for first in range(0, len(rows), _TOGETHER):
+    for some in _in_parts(rows):
+        left = {row.symbol: row.reason or _not_fitted(facts(row)) for row in some if row.status not in _ENDED}
+        results = _results(old, some, facts)
         with ledger.together():
-            _bring(old, ledger, rows[first : first + _TOGETHER], places, facts)
+            _put(ledger, some, results, places)
+            ledger.leave_out(left)
 
 
-def _bring(
-    old: Ledger, ledger: Ledger, rows: Sequence[LedgerRow], places: Mapping[str, int],
-    facts: Callable[[LedgerRow], dict[str, Any]],
-) -> None:  # fmt: skip
+def _in_parts(rows: Sequence[LedgerRow]) -> Iterator[Sequence[LedgerRow]]:
+    for first in range(0, len(rows), _TOGETHER):
+        yield rows[first : first + _TOGETHER]
+
+
+def _not_fitted(facts: Mapping[str, Any]) -> str:
+    return f"not fitted in {facts[TAKEN_OVER]['run']}"
+
+
+def _put(
+    ledger: Ledger, rows: Sequence[LedgerRow], results: Sequence[SymbolResult], places: Mapping[str, int]
+) -> None:
     ledger.plan([Wanted(row.symbol, places[row.symbol], row.settings, row.data) for row in rows])
-    told = {row.symbol: facts(row) for row in rows}
-    ledger.finish([_result(old, row, told[row.symbol]) for row in rows if row.status in _ENDED])
-    left = [row for row in rows if row.status not in _ENDED]
-    ledger.leave_out(
-        {row.symbol: row.reason or f"not fitted in {told[row.symbol][TAKEN_OVER]['run']}" for row in left}
-    )
+    ledger.finish(results)
+
+
+def _results(
+    old: Ledger, rows: Sequence[LedgerRow], facts: Callable[[LedgerRow], dict[str, Any]]
+) -> list[SymbolResult]:
+    """Return what a ledger says of symbols whose fits ended, as if they had just done so."""
+    return [_result(old, row, facts(row)) for row in rows if row.status in _ENDED]
 
 
 def _result(old: Ledger, row: LedgerRow, facts: Mapping[str, Any]) -> SymbolResult:
-    """Return what a ledger says of a symbol as if it had just ended."""
-    stored = old.model(row.symbol) if row.status == "done" else None
+    stored = _model(old, row) if row.status == "done" else None
     return SymbolResult(
         row.symbol, row.preset, "done" if stored else "failed", row.seconds, row.memory_bytes, row.num_rows,
         facts, stored.model if stored else b"", stored.native if stored else b"", row.reason, row.todo,
     )  # fmt: skip
+
+
+def _model(old: Ledger, row: LedgerRow) -> StoredModel:
+    stored = old.model(row.symbol)
+    if hashlib.sha256(stored.model).hexdigest() != row.content:  # a page may be damaged that SQLite can read
+        raise StoreError(
+            f"the model of {row.symbol} in {old.path} is damaged",
+            "restore the file from a backup, or train the fleet anew with --fresh",
+        )
+    return stored

@@ -16,7 +16,7 @@ from barcast.fleet.data import FleetData, SymbolData
 from barcast.fleet.ledger import LEDGER, Ledger
 from barcast.fleet.trees.fit import compile_kernels, predictions
 from barcast.fleet.trees.packed_fleet import PackedFleet
-from barcast.fleet.trees.presets import MEMBERS, configured
+from barcast.fleet.trees.presets import MEMBERS, EnsembleConfig, configured
 from barcast.fleet.work import FitSource
 from barcast.models.dedicated import FleetTreesConfig
 from barcast.pipeline.fleet_lessons import Lessons
@@ -63,6 +63,10 @@ class Trees:
     def ladder(self, options: FleetTreesConfig) -> tuple[str, ...]:
         """Return presets by work, the lightest first."""
         return LADDERS[options.preset]
+
+    def values(self, preset: str) -> EnsembleConfig:
+        """Return the options of a preset."""
+        return configured(preset)
 
     def shared(self, options: FleetTreesConfig) -> dict[str, Any]:
         """Return what differs from the preset for all symbols."""

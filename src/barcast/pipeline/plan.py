@@ -110,9 +110,12 @@ def workload(workspace: Workspace, config: RunConfig, market: Market) -> Workloa
 
 def still_to_compare(sized: Sized | None, who: str = "`train`") -> tuple[str, ...]:
     """Say what a training, or ``who`` it is, does that a plan or a dry run of ``--size auto`` does not."""
-    if sized is None or not sized.trial_seconds:
+    if sized is None or not sized.to_compare:
         return ()
+    before = [name for name in sized.candidates if name not in sized.to_compare]
+    done = f" ({', '.join(before)} before)" if before else ""
     return (
-        f"this is the plan of {sized.size}: {who} first compares {', '.join(sized.candidates)} on `stop`, "
-        f"half an epoch each, {clock(sized.trial_seconds)} in all, and takes the largest that it supports",
+        f"this is the plan of {sized.size}: {who} first compares {', '.join(sized.to_compare)} on `stop`"
+        f"{done}, half an epoch each, {clock(sized.trial_seconds)} in all, and takes the largest that it "
+        "supports",
     )

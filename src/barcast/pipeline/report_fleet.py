@@ -96,7 +96,8 @@ def fleet_part(run: RunFolder, rows: CommonRows, series: ModelSeries, horizon: i
     paths = _paths(rows, series.model, [places[i] for i in chosen], sessions, skills.has_size)
     return Fleet(
         kind="trees" if config.model == "fleet-trees" else "networks", run=run.name, counts=counts,
-        seconds=sum(row.seconds for row in done), ledger_bytes=size, segment=rows.segment,
+        seconds=sum(row.seconds for row in done if not row.fitted_by), ledger_bytes=size,
+        segment=rows.segment,
         num_sessions=rows.num_sessions, has_size=skills.has_size, skill=skills.column, symbols=columns,
         members=_members(names, weights), times=times,
         universal=run.recorded.get(LEANS_ON, {}).get("run", ""),

@@ -18,6 +18,7 @@ from barcast.core.config import (
     meant,
     nearest,
     read_values,
+    some_items,
     takes_several,
     to_plain,
 )
@@ -29,7 +30,7 @@ from barcast.pipeline.chosen import Sized, Tuned
 from barcast.pipeline.settings_file import load_settings
 from barcast.planning.machine import is_target
 from barcast.tracking.config import track_settings
-from barcast.training.config import LATER_OPTIONS, TrainConfig, lr_for
+from barcast.training.config import LATER_OPTIONS, TrainConfig, check_no_slip, lr_for
 
 if TYPE_CHECKING:
     from barcast.core.progress import Progress
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 #: What a run reads of any settings file, besides one table a model; and what only ``barcast.toml`` may hold.
 TABLES, WORKSPACE_TABLES = ("seed", "data", "train", "tuned"), ("quality", "features", "track")
+#: Lists whose being empty means everything; of the others it means nothing.
+_CHOOSES = ("symbols",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +181,6 @@ def resolve(
         option that the model would ignore; on a device that this machine does not have.
     """
     from barcast.models.registry import model_entry  # local: brings torch along
-    from barcast.training.networks import check_device
 
     entry = model_entry(model)
     if entry.kind == "naive":
@@ -215,12 +217,19 @@ def resolve(
 
         preset = merged[model].get("preset", vars(entry.config)["preset"])
         merged[model]["symbol_options"], tuned = without_searches(own, model, preset, tuned)
-    train = None
     options = entry.config(**merged[model])
-    if entry.kind == "network":
-        train = TrainConfig(**{"lr": lr_for(options.hidden_size), **merged["train"]}, seed=seed)
-        check_device(train.device)
+    train = _loop(options, merged["train"], seed) if entry.kind == "network" else None
     return RunConfig(model, seed, DataConfig(**merged["data"]), options, train, tuned, sized)
+
+
+def _loop(options: Any, given: Mapping[str, Any], seed: int) -> TrainConfig:
+    """Return the options of the loop for a network; refuse slips, and a device that is not there."""
+    from barcast.training.networks import check_device  # local: brings torch along
+
+    train = TrainConfig(**{"lr": lr_for(options.hidden_size), **given}, seed=seed)
+    check_no_slip(train)
+    check_device(train.device)
+    return train
 
 
 def _read_flag(
@@ -245,7 +254,7 @@ def _read_flag(
             f"barcast plan train {entry.name} --target {value}",
         )
     if takes_several(kinds[owner], name):
-        value = items(value, f"{owner}.{name}")
+        value = (some_items if name in _CHOOSES else items)(value, f"{owner}.{name}")
     return owner, read_values(kinds[owner], {name: value}, owner)
 
 

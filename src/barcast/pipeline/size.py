@@ -4,7 +4,7 @@ The plan chooses the candidates, and trains nothing. Where there are several and
 each is trained for half an epoch and judged on `stop`. What was planned and tried is kept, trial by trial::
 
     cache/sizes/<model>-<id>/
-        size.json    candidates, refused sizes, and the score of every finished trial
+        size.json    candidates, refused sizes but those that memory refused, and scores of finished trials
         work/        scratch of the running trial
 """
 
@@ -20,7 +20,7 @@ from typing import Any
 from barcast.core.atomic import read_json, write_json
 from barcast.core.config import digest, to_plain
 from barcast.core.durations import minutes_of
-from barcast.core.errors import ResourceError, UsageError
+from barcast.core.errors import OutOfMemoryError, ResourceError, UsageError
 from barcast.core.lock import writer_lock
 from barcast.core.progress import Progress, clock, count
 from barcast.core.workspace import Workspace
@@ -67,6 +67,8 @@ class Decision:
         Score of each finished trial, or why it has none.
     against : dict of str to str
         What speaks against a candidate that is one all the same: nothing is smaller.
+    short : dict of str to str
+        Sizes that there was no memory to measure. There may be next time, so the file does not hold them.
     """
 
     key: str
@@ -74,6 +76,7 @@ class Decision:
     refused: dict[str, str]
     trials: dict[str, float | str] = field(default_factory=dict)
     against: dict[str, str] = field(default_factory=dict)
+    short: dict[str, str] = field(default_factory=dict)
 
     @property
     def has_scores(self) -> bool:
@@ -81,10 +84,11 @@ class Decision:
         return any(isinstance(tried, float) for tried in self.trials.values())
 
     @property
-    def seconds_left(self) -> float:
-        """What the trials take, as planned, that are still to be made; a single candidate needs none."""
-        left = {name: each for name, each in self.candidates.items() if name not in self.trials}
-        return sum(left.values()) if len(self.candidates) > 1 else 0.0
+    def left(self) -> dict[str, float]:
+        """Planned seconds of the trials that are still to be made; a single candidate needs none."""
+        if len(self.candidates) == 1:
+            return {}
+        return {name: each for name, each in self.candidates.items() if name not in self.trials}
 
     @classmethod
     def read(cls, file: Path, key: str, sizes: Iterable[str]) -> Decision | None:
@@ -95,7 +99,8 @@ class Decision:
             numbers += [tried for tried in found.trials.values() if not isinstance(tried, str)]
             is_whole = (
                 found.key == key
-                and {*found.candidates, *found.refused} == {*sizes}
+                and not found.short
+                and {*found.candidates, *found.refused} <= {*sizes}
                 and {*found.trials, *found.against} <= {*found.candidates}
                 and all(isinstance(text, str) for text in found.against.values())
                 and all(isinstance(number, float) and math.isfinite(number) for number in numbers)
@@ -106,7 +111,9 @@ class Decision:
 
     def write(self, file: Path) -> None:
         """Keep it; each finished trial is a line."""
-        write_json(file, asdict(self))
+        plain = asdict(self)
+        del plain["short"]
+        write_json(file, plain)
 
 
 def choose_size(
@@ -149,33 +156,34 @@ def choose_size(
         market = load_market(workspace, base.data)
         key = _key(workspace, configs, market, minutes)
 
-        def plan() -> Decision:
-            return plan_sizes(key, configs, workload(workspace, base, market), minutes, planned, progress)
+        def plan(before: Decision) -> Decision:
+            return plan_sizes(before, configs, workload(workspace, base, market), minutes, planned, progress)
 
         folder = workspace.cache / "sizes" / f"{model}-{key[:12]}"
         if compare:
             trial = attempt or _half_epochs(workspace, base, market)
             decision = _compared(folder, key, configs, plan, trial, progress)
         else:
-            decision = _remembered(folder, key, configs, progress) or plan()
-            if decision.seconds_left:
-                decision = replace(decision, trials={})  # some of several scores tell nothing
+            decision = _planned_before(folder, key, configs, plan, progress)
         return _told(model, decision, market, progress)
 
 
 def _told(model: str, decision: Decision, market: Market, progress: Progress) -> Sized:
     """Say what a decision came to, size by size, and return it as a run keeps it."""
+    left = decision.left
+    if left:
+        decision = replace(decision, trials={})  # some of several scores tell nothing
     size, verdicts = judge(decision)
     presets = _presets(model)
     reasons = tuple(
-        f"{name} refused: {why}" if name in decision.refused else f"{name}: {why}"
+        f"{name}: {why}" if name in decision.candidates else f"{name} refused: {why}"
         for name, why in ((name, verdicts[name]) for name in presets)
     )
     for reason in reasons:
         progress.note(reason)
     found = Sized(
-        size=size, options=presets[size], candidates=tuple(decision.candidates),
-        trial_seconds=decision.seconds_left, reasons=reasons,
+        size=size, options=presets[size], candidates=tuple(decision.candidates), to_compare=tuple(left),
+        trial_seconds=sum(left.values()), reasons=reasons,
     )  # fmt: skip
     if not decision.has_scores:
         return found
@@ -220,10 +228,10 @@ def _key(workspace: Workspace, configs: Mapping[str, RunConfig], market: Market,
 
 
 def plan_sizes(
-    key: str, configs: Mapping[str, RunConfig], work: Workload, minutes: float,
+    before: Decision, configs: Mapping[str, RunConfig], work: Workload, minutes: float,
     planned: Callable[[Workload], Plan], progress: Progress,
 ) -> Decision:  # fmt: skip
-    """Return which sizes are candidates; only those that the labels support are measured.
+    """Return which sizes are candidates; only those that the labels support are measured, and not again.
 
     What the labels support is a rule: no more parameters beside embeddings than independent labels. The
     smallest network is refused by memory alone.
@@ -235,12 +243,15 @@ def plan_sizes(
     """
     shared = {name: beside_embeddings(work.entry, each.options, work.sizes) for name, each in configs.items()}
     supported = independent_labels(work.num_teaching_rows, configs[DEFAULT].data.horizons)
-    found, budget = Decision(key, {}, {}), 60 * minutes
+    found, budget = replace(before, short={}), 60 * minutes
+    candidates, order = found.candidates, sorted(configs, key=lambda each: shared[each])
     seen: dict[str, Any] = {}
-    for name in sorted(configs, key=lambda each: shared[each]):
-        options, candidates = configs[name].options, found.candidates
+    for name in order:
+        options = configs[name].options
         same = next((other for other, known in seen.items() if known == options), None)
         seen[name] = options
+        if name in candidates or name in found.refused:
+            continue
         if same is not None:
             found.refused[name] = f"the same network as {same}"
             continue
@@ -251,32 +262,29 @@ def plan_sizes(
             found.refused[name] = too_many
             continue
         progress.note(f"measuring a few steps of {name}")
-        plan, refusal = _planned(replace(work, options=options), planned, budget, tuple(candidates.values()))
-        if plan is None:
-            found.refused[name] = refusal
-        else:
-            if not candidates and (against := _against(plan, too_many or "", budget)):
-                found.against[name] = against
-            candidates[name] = _trial_seconds(plan)
-        if not candidates:
+        plan, short = _planned(replace(work, options=options), planned)
+        refusal = short if plan is None else _refusal(plan, budget, tuple(candidates.values()))
+        if refusal and not candidates:
             raise ResourceError(
-                f"no size of `{work.model}` fits this machine: {name}: {found.refused[name]}",
+                f"no size of `{work.model}` fits this machine: {name}: {refusal}",
                 "a smaller --batch-size, --look-back-window or --limit; `barcast plan train` says what takes "
                 "it",
             )
-    return found
+        if plan is None or refusal:
+            (found.short if plan is None else found.refused)[name] = refusal
+            continue
+        if not candidates and (against := _against(plan, too_many or "", budget)):
+            found.against[name] = against
+        candidates[name] = _trial_seconds(plan)
+    return replace(found, candidates={name: candidates[name] for name in order if name in candidates})
 
 
-def _planned(
-    work: Workload, planned: Callable[[Workload], Plan], budget: float, trials: tuple[float, ...]
-) -> tuple[Plan | None, str]:
-    """Return the plan of a size that will do beside the trials of smaller ones, else why there is none."""
+def _planned(work: Workload, planned: Callable[[Workload], Plan]) -> tuple[Plan | None, str]:
+    """Return the plan of a size, or in which words memory was too short for one."""
     try:
-        plan = planned(work)
-    except ResourceError as error:  # too large even to be measured
+        return planned(work), ""
+    except OutOfMemoryError as error:
         return None, error.found
-    refusal = _refusal(plan, budget, trials)
-    return (None, refusal) if refusal else (plan, "")
 
 
 def _against(plan: Plan, too_many: str, budget: float) -> str:
@@ -314,17 +322,15 @@ def _trial_seconds(plan: Plan) -> float:
 
 
 def _compared(
-    folder: Path, key: str, configs: Mapping[str, RunConfig], plan: Callable[[], Decision], attempt: Attempt,
-    progress: Progress,
+    folder: Path, key: str, configs: Mapping[str, RunConfig], plan: Callable[[Decision], Decision],
+    attempt: Attempt, progress: Progress,
 ) -> Decision:  # fmt: skip
     """Return the decision with a trial of each candidate, where there are several; none is made twice."""
     file = folder / "size.json"
     with writer_lock(folder):
         shutil.rmtree(folder / "work", ignore_errors=True)
-        decision = _remembered(folder, key, configs, progress)
-        if decision is None:
-            decision = plan()
-            decision.write(file)
+        decision = _planned_before(folder, key, configs, plan, progress)
+        decision.write(file)
         if len(decision.candidates) == 1:
             return decision
         for name, seconds in decision.candidates.items():
@@ -335,14 +341,16 @@ def _compared(
     return decision
 
 
-def _remembered(
-    folder: Path, key: str, configs: Mapping[str, RunConfig], progress: Progress
-) -> Decision | None:
-    """Return what was planned and tried before; None where nothing was."""
+def _planned_before(
+    folder: Path, key: str, configs: Mapping[str, RunConfig], plan: Callable[[Decision], Decision],
+    progress: Progress,
+) -> Decision:  # fmt: skip
+    """Return what was planned and tried before; sizes of which nothing is known are planned now."""
     found = Decision.read(folder / "size.json", key, configs)
-    if found is not None:
-        done = "planned" if found.seconds_left or not found.trials else "planned and compared"
-        progress.note(f"as {done} before; remove {folder} to plan and to compare anew")
+    if found is None or {*found.candidates, *found.refused} != {*configs}:
+        return plan(found or Decision(key, {}, {}))
+    done = "planned" if found.left or not found.trials else "planned and compared"
+    progress.note(f"as {done} before; remove {folder} to plan and to compare anew")
     return found
 
 
@@ -372,7 +380,7 @@ def _half_epochs(workspace: Workspace, base: RunConfig, market: Market) -> Attem
 
 def judge(decision: Decision) -> tuple[str, dict[str, str]]:
     """Return the size to take, and what there is to say of each."""
-    said = dict(decision.refused)
+    said = {**decision.refused, **decision.short}
     size, best = "", -math.inf
     for name in decision.candidates:
         tried = decision.trials.get(name, "the plan lets it through")

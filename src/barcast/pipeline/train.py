@@ -65,6 +65,8 @@ class Prepared:
     features : FeatureSet
     attributes : Values
     warm : WarmSource or None
+    identity : str
+        Id of the run that it is.
     """
 
     config: RunConfig
@@ -72,6 +74,7 @@ class Prepared:
     features: FeatureSet
     attributes: Values
     warm: WarmSource | None
+    identity: str
 
 
 @dataclass(frozen=True)
@@ -114,17 +117,14 @@ def train(
     """
     progress = progress or Progress(enabled=False)
     entry, started = model_entry(config.model), time.perf_counter()
-    ready = prepare(workspace, config, progress=progress, market=market)
+    ready = prepare(workspace, config, progress=progress, market=market, fresh=fresh)
     config, market, features, warm = ready.config, ready.market, ready.features, ready.warm
-    identity = identity_of(config.identity(), market, features, ready.attributes, warm)
-    run = run_folder(workspace, config.model, identity)
+    identity, run = ready.identity, run_folder(workspace, config.model, ready.identity)
     if run.is_done and not fresh and not (extend and _has_more_to_fit(entry, run)):
         progress.note(f"{run.name} is there already (use --fresh to train it again)")
         _remember_searches(run, config, warm)
         return Trained(run, market)
-    for remark in remarks(config):
-        progress.note(remark)
-    _note_peculiarities(market, progress)
+    _note_peculiarities(config, market, progress)
     progress.note(f"features `{features.name}` for {count(len(market.bars))} bars")
     dataset = build_dataset(
         market, workspace, features, tabular=entry.kind in ROW_MODELS, attributes=ready.attributes
@@ -169,7 +169,7 @@ def _has_more_to_fit(entry: ModelEntry, run: RunFolder, parent: RunFolder | None
 
 def prepare(
     workspace: Workspace, config: RunConfig, *, progress: Progress | None = None,
-    market: Market | None = None, compare_widths: bool = True,
+    market: Market | None = None, compare_widths: bool = True, fresh: bool = False,
 ) -> Prepared:  # fmt: skip
     """Read what a training begins with, and refuse what makes no sense before anything is computed.
 
@@ -177,6 +177,8 @@ def prepare(
     ----------
     compare_widths : bool
         Whether a fleet whose width `stop` is to choose compares widths; else it has the widest one.
+    fresh : bool
+        Whether a finished run is trained again, and so has to fit again.
 
     Raises
     ------
@@ -184,8 +186,8 @@ def prepare(
         On features, attributes or a look-back that the store does not have, or a warm start of another shape.
     RunError
         When a search or the warm start knows what is to judge the run.
-    ResourceError
-        When the network alone is larger than the memory.
+    OutOfMemoryError
+        When a network that is still to be trained is, alone, larger than the memory.
     """
     features, progress = (
         resolve_features(workspace, config.data.features),
@@ -196,10 +198,12 @@ def prepare(
     config = _of_one_width(workspace, config, market, features, progress, compare=compare_widths)
     attributes = attributes_of(workspace, config, market)
     check_look_back(config, market)
-    _check_network_fits(config, market, features)
     config, warm = _warmed(workspace, config, market, features)
     config = _leaning(workspace, config, market, progress)
-    return Prepared(config, market, features, attributes, warm)
+    identity = identity_of(config.identity(), market, features, attributes, warm)
+    if fresh or not run_folder(workspace, config.model, identity).is_done:
+        _check_network_fits(config, market, features)
+    return Prepared(config, market, features, attributes, warm, identity)
 
 
 def _checked_market(
@@ -215,7 +219,9 @@ def _checked_market(
     return market
 
 
-def _note_peculiarities(market: Market, progress: Progress) -> None:
+def _note_peculiarities(config: RunConfig, market: Market, progress: Progress) -> None:
+    for remark in remarks(config):
+        progress.note(remark)
     if market.left_out:
         found = ", ".join(f"{kind} {num:,}" for kind, num in market.left_out.items())
         progress.note(f"rows left out by the quality policy: {found}")

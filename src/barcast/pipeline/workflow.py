@@ -168,7 +168,7 @@ def _forecasts(
 
 def describe(
     workspace: Workspace, config: RunConfig, *, parent: RunFolder | None = None, profile: bool = False,
-    progress: Progress | None = None,
+    fresh: bool = False, progress: Progress | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Return what a training would do: rows, segments and labels, without training anything.
 
@@ -176,7 +176,7 @@ def describe(
     """
     _check_asked(workspace, config, parent, profile=profile)
     if parent is None:
-        market = prepare(workspace, config, progress=progress, compare_widths=False).market
+        market = prepare(workspace, config, progress=progress, compare_widths=False, fresh=fresh).market
     else:
         market = refitted_market(workspace, parent, config)
     times, counts = market.bars.calendar.times, segment_counts(market)

@@ -104,24 +104,38 @@ class HostMemory:
 
 
 def host_memory(root: Path = Path("/")) -> HostMemory:
-    """Read what is available: /proc/meminfo, and the cgroup's limit where it leaves less."""
+    """Read what is available: /proc/meminfo, and the cgroup's limit where it leaves less.
+
+    A cgroup counts cached files as used, though the system gives them up before it refuses anybody memory.
+    """
     try:
         lines = (root / "proc/meminfo").read_text().splitlines()
     except OSError:
         return HostMemory(None, None, "unknown")
     sizes = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if line.endswith("kB")}
     available, total, by = sizes.get("MemAvailable"), sizes.get("MemTotal"), "MemAvailable"
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    for folder, limit, used, cached in (
+        ("", "memory.max", "memory.current", "inactive_file"),
+        ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
     ):
-        most, taken = _number(root / "sys/fs/cgroup" / limit), _number(root / "sys/fs/cgroup" / used)
+        group = root / "sys/fs/cgroup" / folder
+        most, taken = _number(group / limit), _number(group / used)
         if most is None or total is None or most >= total:
             continue
-        left = max(most - (taken or 0), 0)
+        held = max((taken or 0) - _counted(group / "memory.stat", cached), 0)
+        left = max(most - held, 0)
         if available is None or left < available:
             available, total, by = left, most, "cgroup"
     return HostMemory(available, total, by)
+
+
+def _counted(path: Path, name: str) -> int:
+    """Return one count of a cgroup's statistics, bytes; 0 where there is none."""
+    try:
+        counts = dict(line.split() for line in path.read_text().splitlines())
+        return int(counts.get(name, 0))
+    except (OSError, ValueError):
+        return 0
 
 
 def _number(path: Path) -> int | None:

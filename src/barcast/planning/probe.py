@@ -17,12 +17,12 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
 from barcast.core.config import from_plain, to_plain
-from barcast.core.errors import ResourceError
+from barcast.core.errors import OutOfMemoryError, ResourceError
 from barcast.planning.workload import Workload
 from barcast.training.memory import is_out_of_memory
 
@@ -44,6 +44,8 @@ LEAST_STEPS, MOST_STEPS, FIRST_SHARE = 2, 16, 8
 LEAST_WINDOWS = 256
 #: Steps that choosing the number of threads takes at most: three numbers, one step and four rounds each.
 TRIALS = 15
+#: How the process ends that has too little memory: by itself, or by the system's SIGKILL.
+SHORT_OF_MEMORY, KILLED = 6, -9
 #: What a training imports beside torch, so that it counts as overhead here too.
 ALSO_IMPORTED = ("numba", "polars", "deltalake", "pyarrow.parquet", "torch._dynamo")
 
@@ -97,8 +99,10 @@ def run_probe(work: Workload) -> Measured:
 
     Raises
     ------
+    OutOfMemoryError
+        When not even the smallest steps fit into memory.
     ResourceError
-        When the process ended without an answer, as it does when memory runs out.
+        When the process ended without an answer for any other reason.
     """
     plain = {**to_plain(work), "life_lengths": _sample(work.life_lengths)}
     environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
@@ -107,7 +111,8 @@ def run_probe(work: Workload) -> Measured:
         input=json.dumps(plain), capture_output=True, text=True, env=environment, check=False,
     )  # fmt: skip
     if done.returncode:
-        raise ResourceError(
+        short = done.returncode in (SHORT_OF_MEMORY, KILLED)
+        raise (OutOfMemoryError if short else ResourceError)(
             f"a few steps of `{work.model}` could not be measured here: {_why(done)}",
             "a smaller --size, --batch-size or --look-back-window; barcast doctor",
         )
@@ -117,7 +122,8 @@ def run_probe(work: Workload) -> Measured:
 def _why(done: subprocess.CompletedProcess[str]) -> str:
     """Say why the process has no answer."""
     if done.returncode < 0:
-        return f"the process was ended by signal {-done.returncode}, as systems do when memory runs out"
+        told = ", as systems do when memory runs out" if done.returncode == KILLED else ""
+        return f"the process was ended by signal {-done.returncode}{told}"
     said = done.stderr.strip().splitlines()
     return said[-1] if said else f"the process ended with {done.returncode}"
 
@@ -380,6 +386,12 @@ def read_workload(plain: dict[str, Any]) -> Workload:
     return Workload(**{**plain, **parts})
 
 
+def _end_short(why: str) -> NoReturn:
+    """End this process for want of memory."""
+    sys.stderr.write(f"{why}\n")
+    sys.exit(SHORT_OF_MEMORY)
+
+
 def main() -> None:
     """Read a workload from stdin, write what was measured to stdout."""
     from barcast.core.memory import keep_freed_memory
@@ -387,12 +399,14 @@ def main() -> None:
     keep_freed_memory()
     try:
         found = measure(read_workload(json.loads(sys.stdin.read())))
+    except OutOfMemoryError as error:
+        _end_short(error.found)
     except ResourceError as error:
         sys.exit(error.found)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        sys.exit("not enough memory for the smallest of them")
+        _end_short("not enough memory for the smallest of them")
     print(json.dumps(asdict(found)))  # noqa: T201
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from barcast.core.errors import ResourceError
+from barcast.core.errors import OutOfMemoryError
 from barcast.core.progress import count
 from barcast.models.network import Sizes
 from barcast.models.registry import ModelEntry
@@ -25,7 +25,7 @@ def check_room(entry: ModelEntry, options: Any, sizes: Sizes, train: TrainConfig
 
     Raises
     ------
-    ResourceError
+    OutOfMemoryError
         With what is needed and what is there.
     """
     try:
@@ -33,12 +33,12 @@ def check_room(entry: ModelEntry, options: Any, sizes: Sizes, train: TrainConfig
     except (RuntimeError, OverflowError, TypeError) as error:  # sizes beyond 64 bits
         if "verflow" not in str(error):
             raise
-        raise ResourceError(f"no memory holds a `{entry.name}` of these options", _SMALLER) from error
+        raise OutOfMemoryError(f"no memory holds a `{entry.name}` of these options", _SMALLER) from error
     # weights, the best ones and those of finished seeds; gradients and moments
     needed = FLOAT * parameters * (1 + train.num_seeds) + fixed_bytes(parameters, train.optimizer)
     available, limited_by = _memory(train.device)
     if available is not None and needed > available:
-        raise ResourceError(
+        raise OutOfMemoryError(
             f"a `{entry.name}` of these options has {count(parameters)} parameters, which take at least "
             f"{gib(needed)} to train (weights twice, gradients, optimizer); {gib(available)} are available "
             f"({limited_by})",

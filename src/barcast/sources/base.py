@@ -21,7 +21,7 @@ from barcast.sources.options import ImportOptions
 
 #: What could not be imported: one row a file, a cell or a symbol.
 FAILURE_SCHEMA = {
-    "kind": pl.String,    # file, columns, empty, cells, symbol, time, value, future, basis, update
+    "kind": pl.String,    # file, columns, empty, cells, more, symbol, time, value, future, basis, update
     "file": pl.String,
     "line": pl.Int64,     # from 1; the row number where the file has no lines; null for a whole file
     "symbol": pl.String,
@@ -148,3 +148,11 @@ def failure(kind: str, reason: str, **where: object) -> dict[str, object]:
 def failure_table(rows: Sequence[dict[str, object]]) -> pl.DataFrame:
     """Make the failure table."""
     return pl.DataFrame(list(rows), schema=FAILURE_SCHEMA)
+
+
+def num_failures(table: pl.DataFrame) -> int:
+    """Count what a failure table tells of: a row of kind ``more`` stands for as many as its value says."""
+    more = table.filter(pl.col("kind") == "more")
+    if more.is_empty():
+        return len(table)
+    return len(table) - len(more) + int(more["value"].cast(pl.Int64).sum())

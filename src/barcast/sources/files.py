@@ -128,8 +128,13 @@ def _read_text(path: Path, options: ImportOptions) -> _Read:
 
 
 def _misfit_failures(piece: Piece, misfits: Sequence[Misfit]) -> list[dict[str, object]]:
-    where = {"file": piece.name, "symbol": piece.symbol, "column": "row"}
-    return [failure("cells", row.reason, line=row.line, value=row.text, **where) for row in misfits]
+    where = {"file": piece.name, "symbol": piece.symbol}
+    return [
+        failure("cells", row.reason, line=row.line, column="row", value=row.text, **where)
+        if row.num_rows == 1
+        else failure("more", row.reason, line=row.line, column="rows", value=str(row.num_rows), **where)
+        for row in misfits
+    ]
 
 
 def _symbol_of(path: Path, title: str, options: ImportOptions) -> str | None:

@@ -40,7 +40,8 @@ class Table:
     encoding : str
         How the bytes were read.
     misfits : tuple of Misfit
-        Rows left out because their cells are not those of the header.
+        Rows left out because their cells are not those of the header; of very many the last one counts
+        those that are not listed.
     """
 
     frame: pl.DataFrame

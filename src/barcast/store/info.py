@@ -39,7 +39,7 @@ class StoreInfo:
     bases : dict of int
         Symbols of each basis.
     num_conflicts, num_failures : int
-        Rows that disagree about a bar of this version; rows of the last failures table.
+        Rows that disagree about a bar of this version; what the last failures table tells of.
     num_files, size_bytes : int
         Files of this version, and bytes of the whole folder, older versions included.
     cited : dict of int

@@ -33,6 +33,7 @@ from barcast.core.bars import Bars
 from barcast.core.calendar import Calendar
 from barcast.core.errors import DataError, explained
 from barcast.core.lock import writer_lock
+from barcast.sources.base import num_failures
 from barcast.store.adjust import to_bars
 from barcast.store.beside import BesideTables
 from barcast.store.birth import refuse_lost_description
@@ -281,7 +282,7 @@ class MarketStore:
             last=span["last"],
             bases=dict(bases.iter_rows()),
             num_conflicts=len(self.conflicts(version)),
-            num_failures=len(self.failures()),
+            num_failures=num_failures(self.failures()),
             num_files=len(self.table.files(version)),
             size_bytes=self._size(),
             cited=self.cited(),

@@ -79,9 +79,6 @@ class TrainConfig:
         for name in whole:
             if getattr(self, name) < 1:
                 raise UsageError(f"`{name}` must be at least 1, got {getattr(self, name)}", _DEFAULTS)
-        for name, most in (("epochs", MOST_EPOCHS), ("threads", MOST_THREADS)):
-            if getattr(self, name) > most:
-                raise UsageError(f"`{name}` must be at most {most}, got {getattr(self, name)}", _DEFAULTS)
         not_negative = ("jitter", "weight_decay", "checkpoint_seconds", "threads", "panel_memory_gib")
         fits = {
             **{name: (getattr(self, name) > 0, "positive") for name in ("lr", "clip")},
@@ -92,6 +89,19 @@ class TrainConfig:
         for name, (fine, wanted) in fits.items():
             if not fine:
                 raise UsageError(f"`{name}` must be {wanted}, got {getattr(self, name)}", _DEFAULTS)
+
+
+def check_no_slip(train: TrainConfig) -> None:
+    """Refuse what nobody means who asks for a training; a run on record may have had it all the same.
+
+    Raises
+    ------
+    UsageError
+        With the option and the most that is taken.
+    """
+    for name, most in (("epochs", MOST_EPOCHS), ("threads", MOST_THREADS)):
+        if getattr(train, name) > most:
+            raise UsageError(f"`{name}` must be at most {most}, got {getattr(train, name)}", _DEFAULTS)
 
 
 def lr_for(width: int) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from barcast.core.errors import ResourceError
+from barcast.core.errors import OutOfMemoryError
 
 #: torch raises a RuntimeError, in words of each device.
 _WORDS = ("out of memory", "not enough memory", "can't allocate memory")
@@ -22,7 +22,7 @@ def memory_explained(found: str, todo: str) -> Iterator[None]:
 
     Raises
     ------
-    ResourceError
+    OutOfMemoryError
         With ``found`` and ``todo``.
     """
     try:
@@ -30,4 +30,4 @@ def memory_explained(found: str, todo: str) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        raise ResourceError(found, todo) from error
+        raise OutOfMemoryError(found, todo) from error
