@@ -22,7 +22,7 @@ from barcast.core.texts import counted
 from barcast.core.workspace import Workspace
 from barcast.features import FeatureSet
 from barcast.models.registry import ROW_MODELS, ModelEntry, model_entry
-from barcast.pipeline.attributes import Values, attributes_of
+from barcast.pipeline.attributes import Values, attributes_of, sizes_of, vocabularies
 from barcast.pipeline.dataset import Dataset, build_dataset, resolve_features, run_features
 from barcast.pipeline.fit import Outcome, check_fits, fit_model
 from barcast.pipeline.fleet_engine import look_back_of
@@ -202,7 +202,7 @@ def prepare(
     config = _leaning(workspace, config, market, progress)
     identity = identity_of(config.identity(), market, features, attributes, warm)
     if fresh or not run_folder(workspace, config.model, identity).is_done:
-        _check_network_fits(config, market, features)
+        _check_network_fits(config, market, features, attributes)
     return Prepared(config, market, features, attributes, warm, identity)
 
 
@@ -242,14 +242,16 @@ def check_look_back(config: RunConfig, market: Market) -> None:
         )
 
 
-def _check_network_fits(config: RunConfig, market: Market, features: FeatureSet) -> None:
+def _check_network_fits(config: RunConfig, market: Market, features: FeatureSet, attributes: Values) -> None:
     """Refuse a network that is larger than the memory, before there is a run that fails of it."""
     if config.train is None:
         return
     from barcast.models.network import Sizes  # local: these two bring torch along
     from barcast.planning.room import check_room
 
-    sizes = Sizes(len(features.names) + 1, market.bars.num_symbols, len(market.config.horizons))
+    num_symbols = market.bars.num_symbols
+    known = sizes_of(vocabularies(attributes, np.ones(num_symbols, bool)))
+    sizes = Sizes(len(features.names) + 1, num_symbols, len(market.config.horizons), known)
     check_room(model_entry(config.model), config.options, sizes, config.train)
 
 
