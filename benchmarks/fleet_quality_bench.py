@@ -6,11 +6,14 @@
 Every run is one of the bench's workspace, so a bench that was killed goes on. All learn the rank of the 5-session
 return from `fit`, stop on `stop` and weigh on `weigh`. The first table is of runs, on rows that all of them forecast:
 RankIC, and the log score of the return by one volatility for all, its width of each symbol from `weigh`. The second
-is of the members of `standard`, in units of what they learn. The third is two by two: pooled or a model a symbol,
-LSTM or trees, on the same features, target and rows. Intervals are by blocks of sessions, differences paired.
+is of the presets beside `high`: each was trained in a process of its own, looked at once a second. The third is of the
+members of `standard`, in units of what they learn. The fourth is two by two: pooled or a model a symbol, LSTM or trees,
+on the same features, target and rows. Intervals are by blocks of sessions, differences paired.
 """
 
 import argparse
+import json
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +28,7 @@ from common import (
     log_trial,
     machine,
     shown,
+    watched,
     workspace_for,
     write_result,
 )
@@ -54,8 +58,11 @@ def trained(market: str) -> dict[str, str]:
     def fleet(kind: str, preset: str, **more) -> str:
         return barcast.train_fleet(kind=kind, workspace=place, preset=preset, **options, **more).run.name
 
+    def measured(preset: str) -> str:
+        return looked_at(market, preset)["run"]
+
     runs = {model: pooled(model) for model in ("ridge", "lightgbm", UNIVERSAL)}
-    runs |= {preset: fleet("trees", preset) for preset in PRESETS}
+    runs |= {preset: measured(preset) for preset in PRESETS}
     runs[RESIDUAL] = fleet("trees", FLEET, on="residual", universal=runs[UNIVERSAL])
     runs[ROUTED] = barcast.route(runs[UNIVERSAL], runs[FLEET], workspace=place, progress=True).run.name
     runs |= {
@@ -64,6 +71,28 @@ def trained(market: str) -> dict[str, str]:
         "lstm a symbol": fleet("lstm", "64"),
     }
     return runs
+
+
+def preset_run(market: str, preset: str) -> dict[str, str]:
+    """Train a preset as the command does."""
+    import barcast
+    from barcast.core.memory import keep_freed_memory
+
+    keep_freed_memory()
+    return {
+        "run": barcast.train_fleet(workspace=workspace_for(market), preset=preset, **asked(market)).run.name
+    }
+
+
+def looked_at(market: str, preset: str) -> dict:
+    """Return the run of a preset and the most memory that its process tree held, from when it was trained."""
+    kept = workspace_for(market) / "presets.json"
+    results = json.loads(kept.read_text()) if kept.is_file() else {}
+    if preset not in results:
+        seen = watched(sys.executable, __file__, "--markets", market, "--preset", preset)
+        results[preset] = {**json.loads(seen.printed.splitlines()[-1]), "peak": seen.peak()}
+        kept.write_text(json.dumps(results, indent=1))
+    return results[preset]
 
 
 @dataclass(frozen=True)
@@ -172,6 +201,30 @@ def runs_lines(market: str, rows: Rows, facts: dict[str, dict]) -> list[str]:
         log_trial(
             benchmark="fleet_quality", data=market, segment="route", model=name, value=estimated(series)[0]
         )
+    return lines
+
+
+def presets_lines(market: str, rows: Rows, facts: dict[str, dict]) -> list[str]:
+    """Tabulate presets: cost, and skill less that of the heaviest."""
+    lines = [
+        f"Presets, {facts[FLEET]['models']:,} models each, two workers; from reading to forecasts.", "",
+        "| preset | seconds | peak memory | kB a symbol | RankIC less `high` | log score less `high` |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]  # fmt: skip
+    ic, score = rows.rank_ic("high"), rows.log_score("high")
+    for preset in PRESETS:
+        fact = facts[preset]
+        peak = looked_at(market, preset)["peak"]
+        paired = " | ".join(
+            "" if preset == "high" else shown(difference, digits)
+            for difference, digits in (
+                (rows.rank_ic(preset) - ic, 4), (1e3 * (rows.log_score(preset) - score), 2)
+            )
+        )  # fmt: skip
+        lines.append(
+            f"| {preset} | {fact['seconds']:,.0f} | {peak / 2**30:.2f} GiB | {fact['kB']:,.1f} | {paired} |"
+        )
+        log_trial(benchmark="fleet_presets", data=market, preset=preset, peak=peak, **fact)
     return lines
 
 
@@ -319,7 +372,8 @@ def facts_of(market: str, run: str) -> dict:
     size = info["weights_bytes"] + info.get("ledger_bytes", 0)
     found = {"seconds": info["train_seconds"], "MB": size / 1e6, "kB": size / 1e3 / info["num_symbols"]}
     if info.get("num_models"):
-        found |= {"a symbol": info["fit_seconds"] / info["num_models"], "kB": size / 1e3 / info["num_models"]}
+        each = {"a symbol": info["fit_seconds"] / info["num_models"], "kB": size / 1e3 / info["num_models"]}
+        found |= {**each, "models": info["num_models"]}
     return found
 
 
@@ -367,8 +421,6 @@ def test_lines(market: str, runs: dict[str, str], y: pl.DataFrame) -> list[str]:
 
 def opened(market: str) -> bool:
     """Whether this benchmark has looked at `test` of a market."""
-    import json
-
     lines = (RESULTS / "trials.jsonl").read_text(encoding="utf-8").splitlines()
     found = [json.loads(line) for line in lines]
     return any(
@@ -389,6 +441,7 @@ def market_lines(market: str, *, open_test: bool) -> list[str]:
     }
     rows = common_rows(market, first, "route", y)
     lines += [*runs_lines(market, rows, {name: facts[name] for name in first}), ""]
+    lines += [*presets_lines(market, rows, facts), ""]
     lines += [*members_lines(market, runs[FLEET]), ""]
     four = {name: runs[name] for name in ("pooled lstm", "pooled trees", "lstm a symbol", FLEET)}
     square = common_rows(market, four, "route", y)
@@ -407,7 +460,11 @@ def main() -> None:
     )
     parser.add_argument("--markets", default=",".join(MARKETS))
     parser.add_argument("--open-test", action="store_true", help="once, when all else is decided")
+    parser.add_argument("--preset", help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.preset:
+        print(json.dumps(preset_run(given.markets, given.preset)))
+        return
     head = [
         f"Rank of the {HORIZON}-session return, {DELAY} session of delay, {machine()}. 95 % intervals by blocks of sessions.",
         "",
