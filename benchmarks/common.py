@@ -106,7 +106,7 @@ class Watched:
         return max((size for moment, size in self.looks if began <= moment <= ended), default=0)
 
 
-def watched(*words: str, every: float = 1.0) -> Watched:
+def watched(*words: str, every: float = 0.1) -> Watched:
     """Run a program to its end and look so often, in seconds, at the memory of it and its children."""
     from barcast.core.memory import tree_pss_bytes
 

@@ -8,7 +8,7 @@ rival gets features, targets and segments as arrays, in a process pool with one 
 scikit-learn's RandomForestRegressor, XGBRegressor and LGBMRegressor with the same hyper-parameters, all other options
 as the libraries have them, and saves the three. Skill is RankIC on `weigh` and `route` of the plain mean of the three
 members, standardised within each, on both sides; the difference is paired by session. Each side is a process of its
-own, looked at once a second: its memory is the most that the whole tree of processes held in the seconds that count.
+own, looked at ten times a second: its memory is the most that the whole tree of processes held in the seconds that count.
 """
 
 import argparse

@@ -9,7 +9,7 @@ The sample is of cn_a_share, at even distances by the length of its histories, w
 market. Each preset trains it in batches as a fleet does, early stopping included; beside it stand the same networks
 one after another (fleet_networks_alone.py) with one thread or all, whichever is faster, once on the same stretches and
 once on plain windows, which is what one would write: a few symbols for a minute, the seconds of a symbol extrapolated
-to the labels that the fleet learned. Sides are processes of their own, looked at once a second; those that are done
+to the labels that the fleet learned. Sides are processes of their own, looked at ten times a second; those that are done
 are not run again.
 """
 

@@ -3,10 +3,11 @@
     python benchmarks/fleet_quality_bench.py                # train what is missing; tables of `route`
     python benchmarks/fleet_quality_bench.py --open-test    # then, once: two contrasts on `test`
 
-Every run is one of the bench's workspace, so a bench that was killed goes on. All learn the rank of the 5-session
+Every run is one of the bench's workspace, so a bench that was killed goes on; the part of a market that was not asked
+for stays as it was. All learn the rank of the 5-session
 return from `fit`, stop on `stop` and weigh on `weigh`. The first table is of runs, on rows that all of them forecast:
 RankIC, and the log score of the return by one volatility for all, its width of each symbol from `weigh`. The second
-is of the presets beside `high`: each was trained in a process of its own, looked at once a second. The third is of the
+is of the presets beside `high`: each was trained in a process of its own, looked at ten times a second. The third is of the
 members of `standard`, in units of what they learn. The fourth is two by two: pooled or a model a symbol, LSTM or trees,
 on the same features, target and rows. Intervals are by blocks of sessions, differences paired.
 """
@@ -14,6 +15,7 @@ on the same features, target and rows. Intervals are by blocks of sessions, diff
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +24,7 @@ import polars as pl
 from common import (
     DELAY,
     HORIZON,
+    OUT,
     RESULTS,
     SEGMENTS,
     estimated,
@@ -79,20 +82,33 @@ def preset_run(market: str, preset: str) -> dict[str, str]:
     from barcast.core.memory import keep_freed_memory
 
     keep_freed_memory()
-    return {
-        "run": barcast.train_fleet(workspace=workspace_for(market), preset=preset, **asked(market)).run.name
-    }
+    result = barcast.train_fleet(workspace=workspace_for(market), preset=preset, **asked(market))
+    info = result.run.info
+    if info["train_seconds"] < info["fit_seconds"] / 2:
+        raise SystemExit(
+            f"{result.run.name} was fitted before, in part: delete it, and its seconds are of all"
+        )
+    return {"run": result.run.name}
+
+
+def kept_or(market: str, name: str, measure: Callable[[], dict]) -> dict:
+    """Return what was measured once on a market, measured now where it was not."""
+    kept = workspace_for(market) / "measured.json"
+    results = json.loads(kept.read_text()) if kept.is_file() else {}
+    if name not in results:
+        results[name] = measure()
+        kept.write_text(json.dumps(results, indent=1))
+    return results[name]
 
 
 def looked_at(market: str, preset: str) -> dict:
-    """Return the run of a preset and the most memory that its process tree held, from when it was trained."""
-    kept = workspace_for(market) / "presets.json"
-    results = json.loads(kept.read_text()) if kept.is_file() else {}
-    if preset not in results:
+    """Return the run of a preset, its seconds and the most memory that its process tree held while it was trained."""
+
+    def measure() -> dict:
         seen = watched(sys.executable, __file__, "--markets", market, "--preset", preset)
-        results[preset] = {**json.loads(seen.printed.splitlines()[-1]), "peak": seen.peak()}
-        kept.write_text(json.dumps(results, indent=1))
-    return results[preset]
+        return {**json.loads(seen.printed.splitlines()[-1]), "peak": seen.peak(), "seconds": seen.seconds}
+
+    return kept_or(market, preset, measure)
 
 
 @dataclass(frozen=True)
@@ -207,14 +223,14 @@ def runs_lines(market: str, rows: Rows, facts: dict[str, dict]) -> list[str]:
 def presets_lines(market: str, rows: Rows, facts: dict[str, dict]) -> list[str]:
     """Tabulate presets: cost, and skill less that of the heaviest."""
     lines = [
-        f"Presets, {facts[FLEET]['models']:,} models each, two workers; from reading to forecasts.", "",
+        f"Presets, {facts[FLEET]['models']:,} models each, two workers; the whole command, from its start to the "
+        "comparison.", "",
         "| preset | seconds | peak memory | kB a symbol | RankIC less `high` | log score less `high` |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]  # fmt: skip
     ic, score = rows.rank_ic("high"), rows.log_score("high")
     for preset in PRESETS:
-        fact = facts[preset]
-        peak = looked_at(market, preset)["peak"]
+        fact, seen = facts[preset], looked_at(market, preset)
         paired = " | ".join(
             "" if preset == "high" else shown(difference, digits)
             for difference, digits in (
@@ -222,9 +238,16 @@ def presets_lines(market: str, rows: Rows, facts: dict[str, dict]) -> list[str]:
             )
         )  # fmt: skip
         lines.append(
-            f"| {preset} | {fact['seconds']:,.0f} | {peak / 2**30:.2f} GiB | {fact['kB']:,.1f} | {paired} |"
+            f"| {preset} | {seen['seconds']:,.0f} | {seen['peak'] / 2**30:.2f} GiB | {fact['kB']:,.1f} | {paired} |"
         )
-        log_trial(benchmark="fleet_presets", data=market, preset=preset, peak=peak, **fact)
+        log_trial(
+            benchmark="fleet_presets",
+            data=market,
+            preset=preset,
+            models=fact["models"],
+            kB=fact["kB"],
+            **seen,
+        )
     return lines
 
 
@@ -364,13 +387,17 @@ def square_lines(rows: Rows, facts: dict[str, dict], added: float) -> list[str]:
 
 
 def facts_of(market: str, run: str) -> dict:
-    """Seconds of training and size of a run, and what a symbol of a fleet takes."""
+    """Seconds of a run from reading to comparison, its size, and what a symbol of a fleet takes."""
     from barcast.core.runs import open_run
     from barcast.core.workspace import Workspace
 
-    info = open_run(Workspace.find(workspace_for(market)), run).info
-    size = info["weights_bytes"] + info.get("ledger_bytes", 0)
-    found = {"seconds": info["train_seconds"], "MB": size / 1e6, "kB": size / 1e3 / info["num_symbols"]}
+    opened = open_run(Workspace.find(workspace_for(market)), run)
+    info = opened.info
+    parts = list(opened.fleet.glob("*")) if opened.fleet.is_dir() else [opened.weights]
+    size = sum(
+        part.stat().st_size for part in parts if part.suffix != ".sqlite-shm"
+    )  # shared memory, not disk
+    found = {"seconds": info["total_seconds"], "MB": size / 1e6, "kB": size / 1e3 / info["num_symbols"]}
     if info.get("num_models"):
         each = {"a symbol": info["fit_seconds"] / info["num_models"], "kB": size / 1e3 / info["num_models"]}
         found |= {**each, "models": info["num_models"]}
@@ -393,6 +420,8 @@ def seconds_to_add(market: str) -> float:
 
 def test_lines(market: str, runs: dict[str, str], y: pl.DataFrame) -> list[str]:
     """Open `test` for the contrasts that were named beforehand."""
+    if opened(market):
+        raise SystemExit(f"`test` of {market} has been opened by this benchmark: see trials.jsonl")
     named = [RESIDUAL, ROUTED, FLEET, UNIVERSAL]
     rows = common_rows(market, {name: runs[name] for name in named}, "test", y)
     ours = rows.rank_ic(UNIVERSAL)
@@ -445,11 +474,10 @@ def market_lines(market: str, *, open_test: bool) -> list[str]:
     lines += [*members_lines(market, runs[FLEET]), ""]
     four = {name: runs[name] for name in ("pooled lstm", "pooled trees", "lstm a symbol", FLEET)}
     square = common_rows(market, four, "route", y)
-    lines += [*square_lines(square, facts, seconds_to_add(market)), ""]
+    added = kept_or(market, "seconds to add", lambda: {"seconds": seconds_to_add(market)})
+    lines += [*square_lines(square, facts, added["seconds"]), ""]
     if open_test:
-        if opened(market):
-            raise SystemExit(f"`test` of {market} has been opened by this benchmark: see trials.jsonl")
-        lines += [*test_lines(market, runs, y), ""]
+        lines += [*kept_or(market, "test", lambda: {"lines": test_lines(market, runs, y)})["lines"], ""]
     return lines
 
 
@@ -469,12 +497,12 @@ def main() -> None:
         f"Rank of the {HORIZON}-session return, {DELAY} session of delay, {machine()}. 95 % intervals by blocks of sessions.",
         "",
     ]  # fmt: skip
-    lines = [
-        line
-        for market in given.markets.split(",")
-        for line in market_lines(market, open_test=given.open_test)
-    ]
-    write_result("fleet_quality", "\n".join([*head, *lines]))
+    for market in given.markets.split(","):
+        lines = market_lines(market, open_test=given.open_test)
+        (OUT / market / "fleet_quality.md").write_text("\n".join(lines), encoding="utf-8")
+        done = [OUT / each / "fleet_quality.md" for each in MARKETS]
+        parts = [part.read_text(encoding="utf-8") for part in done if part.is_file()]
+        write_result("fleet_quality", "\n".join([*head, *parts]))
 
 
 if __name__ == "__main__":

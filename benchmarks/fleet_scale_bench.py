@@ -5,7 +5,7 @@
     python benchmarks/fleet_scale_bench.py --trial             # small, on random walks: printed, not written
 
 Every fleet is a fresh run of the verb in a process of its own. Memory is PSS of the process tree, which this process
-looks at once a second: during the fits, which `--max-memory` is about, and over the whole command, its reading,
+looks at ten times a second: during the fits, which `--max-memory` is about, and over the whole command, its reading,
 forecasts and comparison. Seconds used are from the moment at which the budget begins until the last fit has ended or
 is given up; workers are gone a little later, which is told too. The budgets are swept over cn_a_share with three
 horizons, three ensembles a symbol, because one alone is done before most of them end; the seed is their own, so that
