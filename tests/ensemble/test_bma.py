@@ -86,6 +86,54 @@ def test_a_member_that_fails_in_most_symbols_weighs_nowhere():
     assert found.pooled[1] == 0 and (found.weights[:, 1] == 0).all()
 
 
+def without(values, offsets, symbols, member):
+    """Say which of 4 members symbols lack, and their scores, NaN where that is so."""
+    absent = np.zeros((len(offsets) - 1, 4), bool)
+    absent[symbols, member] = True
+    return np.where(np.repeat(absent, np.diff(offsets), axis=0), np.nan, values), absent
+
+
+def test_members_that_most_symbols_lack_weigh_in_those_that_have_them():
+    values, offsets, session = scores()
+    values[:, 1] += 0.3
+    values, absent = without(values, offsets, [0, 1, 2, 3], 1)
+    found = average(values, offsets, session, 1, members=names(4), absent=absent, options=FEW)
+    np.testing.assert_array_equal(found.excluded, absent)
+    assert (found.weights[:4, 1] == 0).all() and (found.weights[4:, 1] > 0.9).all()
+    np.testing.assert_allclose(found.weights.sum(axis=1), 1, atol=1e-12)
+    assert found.evidence(0).excluded == ("mean",)
+
+
+def test_a_symbol_without_rows_has_the_markets_weights_of_its_members():
+    values, offsets, session = ragged(3, (60, 60, 0, 60), members=4)
+    values, absent = without(values, offsets, [2], 0)
+    found = average(values, offsets, session, 1, members=names(4), absent=absent, options=FEW)
+    np.testing.assert_allclose(found.weights[2], [0, *found.pooled[1:] / found.pooled[1:].sum()], atol=1e-12)
+
+
+def test_a_member_that_nobody_has_weighs_nowhere_with_few_sessions_too():
+    values, offsets, session = ragged(4, (20, 20, 0), members=4)
+    values, absent = without(values, offsets, [0, 1, 2], 3)
+    found = average(values, offsets, session, 1, members=names(4), absent=absent, options=FEW)
+    assert (found.weights[:, 3] == 0).all() and found.pooled[3] == 0
+    np.testing.assert_allclose(found.weights.sum(axis=1), 1, atol=1e-12)
+
+
+def test_who_has_a_member_is_not_what_it_is_worth():
+    values, offsets, session = scores(spread=0.2)
+    values[:, 2] = values[:, 1]
+    values[offsets[3] :] -= 2  # whose outcomes are hard to foresee, for all members
+    values, absent = without(values, offsets, [0, 1, 2], 2)
+    whole = without(values, offsets, [], 2)[0]
+    whole[:, 2] = whole[:, 1]
+    mixed, known = (
+        average(given, offsets, session, 1, members=names(4), absent=gone, options=FEW)
+        for given, gone in ((values, absent), (whole, None))
+    )
+    assert mixed.pooled[2] == pytest.approx(known.pooled[2], abs=0.05)
+    assert mixed.pooled[1] == pytest.approx(known.pooled[1], abs=0.05)
+
+
 def test_nothing_known_leaves_the_priors():
     values, offsets, session = scores(members=3)
     prior = np.array([2.0, 1.0, 1.0])

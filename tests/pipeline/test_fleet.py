@@ -150,6 +150,13 @@ def test_the_refit_keeps_presets_rounds_and_weights_and_serves(place, capsys):
     assert without["symbol"] == "SYM33" and "too short" in without["reason"]
 
 
+def test_a_refit_serves_while_its_fleet_is_given_more_models(spare, capsys):
+    fleet = fleet_run(Workspace(spare))
+    fleet.update(status="running")
+    assert run("predict", fleet.name, "-w", spare, "--allow-old", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["run"].startswith("fleet-trees-final-")
+
+
 def test_the_same_command_again_fits_nothing_and_fresh_gives_the_same_bytes(spare, capsys):
     before = digest_of(spare)
     assert run("fleet", "trees", "-w", spare, *FAST[:-1]) == 0

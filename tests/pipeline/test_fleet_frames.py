@@ -324,6 +324,22 @@ def test_what_was_dropped_is_said_by_the_call_that_ends(fitted, tmp_path, monkey
     check_dropped(trainer().fit(*now, tmp_path / "fleet").summary)
 
 
+@pytest.mark.parametrize("preset", ["extreme", "fast", "standard"])
+def test_whose_history_ends_before_the_weighing_rows_has_the_weights_of_its_members(tmp_path, preset):
+    features, targets = frames()
+    features["S5"], targets["S5"] = (
+        features["S5"][:250],
+        targets["S5"][:250],
+    )  # of 400: the fifth before is weighed
+    fleet = trainer(preset=preset).fit(features, targets, tmp_path)
+    assert fleet.summary["successful_stocks"] == 6
+    weights = fleet.summary["symbols"]["S5"]["weights"]
+    members = {"extreme": 1, "fast": 2, "standard": 3}[preset] + 2  # zero and the pooled mean
+    assert sum(value > 0 for value in weights.values()) == members
+    assert sum(weights.values()) == pytest.approx(1)
+    assert np.isfinite(fleet.predict({"S5": features["S5"].tail(1)}).iloc[0, -1])
+
+
 def test_a_target_of_time_and_memory_gives_presets_of_the_ladder(tmp_path):
     features, targets = frames()
     given = {"preset": "standard", "min_rows": 100, "executor": "serial"}

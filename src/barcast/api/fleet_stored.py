@@ -61,11 +61,10 @@ def fleet_refresh(
     RunError
         When nothing is new, or the models could not be taken over as they are.
     """
-    from barcast.pipeline.fleet_options import fleet_how
     from barcast.pipeline.fleet_refresh import fleet_refresh as refresh
 
     return refresh(
-        place_of(workspace), names_of(symbols, "symbols"), run, named=named, how=fleet_how(workers=workers),
+        place_of(workspace), names_of(symbols, "symbols"), run, named=named, workers=workers,
         progress=Progress(enabled=progress),
     )  # fmt: skip
 

@@ -107,13 +107,12 @@ def refresh(
     from barcast.core.interruption import signals_taken
     from barcast.core.progress import Progress
     from barcast.core.workspace import Workspace
-    from barcast.pipeline.fleet_options import fleet_how
     from barcast.pipeline.fleet_refresh import fleet_refresh
 
     with signals_taken():
         found = fleet_refresh(
             Workspace.find(workspace), tuple(symbols or ()), run, named=named,
-            how=fleet_how(workers=workers), progress=Progress(enabled=not quiet),
+            workers=workers, progress=Progress(enabled=not quiet),
         )  # fmt: skip
     print_json(found.plain()) if json_output else _print_refreshed(found)
 

@@ -101,7 +101,9 @@ def _of_networks(
         ),
     ] = None,
     weight_decay: Annotated[float | None, typer.Option(help="AdamW weight decay (0.01).")] = None,
-    unit_size: Annotated[int, typer.Option(help="Symbols a worker trains together; 0: 128.")] = 0,
+    unit_size: Annotated[
+        int, typer.Option(help="Symbols a worker trains together; 0: 128, fewer wide ones.")
+    ] = 0,
 ) -> None:
     """Train a recurrent network for each symbol, many at once; resumes by default, half-trained ones too."""
 

@@ -17,6 +17,9 @@ sessions, ``tau^2`` from how much further symbols are apart than ``V_s`` and the
 ``n_s / h`` although the market's means are known better than that: with the evidence of all rows nearly
 everything would go to one member, and members that are about equally good are worth more averaged.
 
+Symbols may have different members. A symbol's strength is found among those with the same ones; the market's
+mean of a member is that of all symbols that have it, each row against the members that everybody has.
+
 Letters: R rows sorted by symbol, S symbols, K members, T blocks, D draws.
 """
 
@@ -85,7 +88,7 @@ class MemberEvidence:
         Mean log score a row of the mixture used less that of equal weights, on those very rows, in nats: what
         weighing could do at best. NaN without rows.
     excluded : tuple of str
-        Members without a finite log score on every row: their weight is 0.
+        Members that the symbol does not have, or that lack a finite log score on some row: their weight is 0.
     """
 
     members: tuple[str, ...]
@@ -158,6 +161,7 @@ def average(
     *,
     members: Sequence[str],
     prior: F64 | None = None,
+    absent: Bools | None = None,
     options: Averaging | None = None,
 ) -> Averaged:
     """Weigh the members of every symbol.
@@ -167,7 +171,7 @@ def average(
     log_density : F64, shape (R, K)
         From ``log_densities``, on rows on which no member was fitted or stopped (`weigh`). A row where no
         member's is finite has no known outcome and is left out. A member that lacks one on a row that is left
-        gets weight 0 in that symbol; one that does so in most symbols, in all of them.
+        gets weight 0 in that symbol; one that does so in most symbols that have it, in all of them.
     offsets : shape (S + 1,)
         Rows of each symbol.
     session : shape (R,)
@@ -178,13 +182,17 @@ def average(
         K names.
     prior : F64, shape (K,) or (S, K), optional
         Prior weights, above 0; equal by default.
+    absent : Bools, shape (S, K), optional
+        Members that a symbol does not have: their weight is 0 whatever stands in ``log_density``, and
+        where there are no rows too.
     options : Averaging, optional
         How weights are found.
 
     Returns
     -------
     Averaged
-        A symbol without a usable row has the market's weights; where no symbol has one, the prior.
+        A symbol without a usable row has the market's weights of its members; where no symbol has a row,
+        the prior.
 
     Raises
     ------
@@ -195,11 +203,12 @@ def average(
     priors = _priors(prior, len(offsets) - 1, log_density.shape[1])
     _check(log_density, session, horizon, members)
     symbol = symbol_of_row(offsets, len(log_density))
-    scores = _collect(log_density, symbol, len(offsets) - 1, session, horizon)
+    gone = np.zeros(priors.shape, bool) if absent is None else absent
+    scores = _collect(np.where(gone[symbol], np.nan, log_density), symbol, gone, session, horizon)
     share = _strengths(scores)
     own, used, pooled = _weigh(scores, share, priors, options)
     rows = scores.rows.astype(np.int64)
-    used[rows == 0] = pooled
+    used[rows == 0] = restricted(np.broadcast_to(pooled, used.shape), ~scores.missing)[rows == 0]
     return Averaged(
         members=tuple(members), weights=used, own=own, pooled=pooled, strength=share,
         log_score=np.where(scores.missing | (rows == 0)[:, None], np.nan, scores.sums.sum(axis=1)),
@@ -251,19 +260,26 @@ class _Scores:
         return np.asarray(~self.missing[:, self.alive].any(axis=1) & (self.rows > 0))
 
     @cached_property
+    def everywhere(self) -> Bools:
+        """Members of all symbols that have rows, shape (K,)."""
+        return np.asarray(~self.missing[self.rows > 0].any(axis=0))
+
+    @cached_property
     def rows(self) -> F64:
         """Rows of each symbol, shape (S,)."""
         return np.asarray(self.size.sum(axis=1))
 
 
-def _collect(log_density: F64, symbol: I64, num_symbols: int, session: I32 | I64, horizon: int) -> _Scores:
+def _collect(log_density: F64, symbol: I64, absent: Bools, session: I32 | I64, horizon: int) -> _Scores:
+    num_symbols = len(absent)
     finite = np.isfinite(log_density)
     known = finite.any(axis=1)
     gaps = [np.bincount(symbol[known], ~own, num_symbols) for own in finite[known].T]
-    missing = np.array(gaps, dtype=bool).T
+    missing = np.array(gaps, dtype=bool).T | absent
     present = np.bincount(symbol[known], minlength=num_symbols) > 0
-    if present.any():
-        missing[:, missing[present].mean(axis=0) > 0.5] = True
+    having = present[:, None] & ~absent
+    failed = (missing & having).sum(axis=0) > 0.5 * having.sum(axis=0)
+    missing[:, failed | (present.any() & ~having.any(axis=0))] = True
     # a symbol without a usable member is one without rows
     known &= ~np.asarray(missing.all(axis=1))[symbol]
     block, index = distinct(session[known] // horizon)
@@ -278,18 +294,24 @@ def _collect(log_density: F64, symbol: I64, num_symbols: int, session: I32 | I64
 def _strengths(scores: _Scores) -> F64:
     """Return how far each symbol's own mean log scores are believed, shape (S,)."""
     share = np.zeros(len(scores.size))
-    whole = scores.whole
-    if np.count_nonzero(whole) < 2 or np.count_nonzero(scores.alive) < 2:
-        return share if np.count_nonzero(whole) != 1 else whole.astype(np.float64)
-    contrast = scores.sums[whole][:, :, scores.alive]
-    contrast = contrast - contrast.mean(axis=2, keepdims=True)
-    size = scores.size[whole]
+    seen = scores.rows > 0
+    if np.count_nonzero(seen) < 2:
+        return seen.astype(np.float64)
+    for missing in np.unique(scores.missing[seen], axis=0):
+        alike = seen & (scores.missing == missing).all(axis=1)
+        if np.count_nonzero(alike) > 1 and np.count_nonzero(~missing) > 1:
+            share[alike] = _strengths_of(scores.sums[alike][:, :, ~missing], scores.size[alike])
+    return share
+
+
+def _strengths_of(sums: F64, size: F64) -> F64:
+    """Return the strengths of symbols with the same members, shape (S,)."""
+    contrast = sums - sums.mean(axis=2, keepdims=True)
     common = contrast.sum(axis=0) / np.maximum(size.sum(axis=0), 1)[:, None]
     found = deviations(contrast, size, common)
     variance = found.variance * shared_luck(found, found.variance)
     between = between_variance(np.square(found.mean).sum(axis=1), variance)
-    share[whole] = strength(between, variance)
-    return share
+    return strength(between, variance)
 
 
 def _draws(block: I64, options: Averaging) -> F64:
@@ -319,21 +341,31 @@ def _weigh(scores: _Scores, share: F64, priors: F64, options: Averaging) -> tupl
         used[part] = _softmax(mean, factor, log_priors[part])
     allowed = np.exp(log_priors) / np.exp(log_priors).sum(axis=1, keepdims=True)
     sessions = share * rows + (1 - share) * scores.num_sessions  # a symbol has one row a session
-    base = priors.mean(axis=0)
+    base = restricted(priors.mean(axis=0), scores.alive)
     return (
         _to_prior(own, allowed, rows, options.min_sessions),
         _to_prior(used, allowed, sessions, options.min_sessions),
-        _to_prior(pooled, base / base.sum(), np.array(scores.num_sessions), options.min_sessions),
+        _to_prior(pooled, base, np.array(scores.num_sessions), options.min_sessions),
     )
 
 
 def _market(scores: _Scores, draws: F64, rows: float, priors: F64) -> tuple[F64, F64]:
-    """Return the market's mean log scores a row in each draw (K, D), and the weights these give (K,)."""
-    sums, size = scores.sums[scores.whole].sum(axis=0), scores.size[scores.whole].sum(axis=0)
-    mean = _means(draws, sums[None], size[None])
+    """Return the market's mean log scores a row in each draw (K, D), and the weights these give (K,).
+
+    Where symbols have different members the scores are less those of the members that all have, of which
+    a softmax takes no notice: whoever has a member would otherwise pass for what the member is worth.
+    """
+    sums, size = scores.sums, np.where(scores.missing[:, None, :], 0.0, scores.size[:, :, None])
+    if scores.everywhere.any():
+        level = sums[:, :, scores.everywhere].mean(axis=2, keepdims=True)
+        sums = np.where(scores.missing[:, None, :], 0.0, sums - level)
+    else:
+        sums, size = sums[scores.whole], size[scores.whole]
+    total = draws @ size.sum(axis=0)
+    mean = (draws @ sums.sum(axis=0) / np.where(total == 0, 1.0, total)).T
     log_prior = np.where(scores.alive | ~scores.alive.any(), np.log(priors.mean(axis=0)), -np.inf)
-    weights = _softmax(mean, np.array([rows / scores.horizon]), log_prior[None])
-    return mean[:, :, 0], weights[0]
+    weights = _softmax(mean[:, :, None], np.array([rows / scores.horizon]), log_prior[None])
+    return mean, weights[0]
 
 
 def _means(draws: F64, sums: F64, size: F64) -> F64:
@@ -351,6 +383,17 @@ def _softmax(mean: F64, factor: F64, log_prior: F64) -> F64:
     score /= score.sum(axis=0)
     weights = score.mean(axis=1).T
     return np.asarray(weights / weights.sum(axis=1, keepdims=True))
+
+
+def restricted(weights: F64, allowed: Bools) -> F64:
+    """Return weights (..., K) of allowed members alone, summing to 1.
+
+    They stay as they are, to the bit, where nothing is to be taken away, and where nothing would be left.
+    """
+    kept = np.where(allowed, weights, 0.0)
+    total = kept.sum(axis=-1, keepdims=True)
+    same = (kept == weights).all(axis=-1, keepdims=True) | (total == 0)
+    return np.asarray(np.where(same, weights, kept / np.where(same, 1.0, total)))
 
 
 def _to_prior(weights: F64, prior: F64, num_sessions: F64 | I64, min_sessions: int) -> F64:

@@ -279,11 +279,12 @@ def _jobs(
     for each in todo:
         own_ladder = (presets[each.symbol],) if each.symbol in presets else ladder
         groups.setdefault(own_ladder, []).append(each)
-    size = engine.unit_size if engine.unit_size == 1 else how.batch_size or engine.unit_size
+    given, shape = how.batch_size if engine.unit_size > 1 else 0, (data.inputs.shape[1], data.target.shape[1])
     return [
         Job(
             candidates_of(data, lessons.value, {each.symbol: each.position for each in group}), rungs,
-            how.limits, batch_size=size, overrides=overrides, mixed=engine.unit_size > 1, known=known,
+            how.limits, batch_size=given or engine.together(options, rungs[-1], *shape), overrides=overrides,
+            mixed=engine.unit_size > 1, known=known,
             attempts={each.symbol: each.attempts for each in group},
         )
         for rungs, group in groups.items()

@@ -35,6 +35,10 @@ class Engine(Protocol):
         """Most symbols of a unit of work; one: symbols of a unit share their options."""
         ...
 
+    def together(self, options: Any, preset: str, num_inputs: int, num_horizons: int) -> int:
+        """Return how many symbols of a preset make a unit of work where nobody says."""
+        ...
+
     @property
     def reads_windows(self) -> bool:
         """Whether a fit reads a row with those before it."""

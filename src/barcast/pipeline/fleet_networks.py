@@ -19,6 +19,7 @@ from barcast.fleet.ledger import LEDGER, Ledger
 from barcast.fleet.networks.lessons import MIN_STOP
 from barcast.fleet.networks.predict import predict_packed
 from barcast.fleet.networks.presets import SHAPES, Kind, NetworkPreset, presets, resolve
+from barcast.fleet.networks.stacked import Shape
 from barcast.fleet.work import FitSource
 from barcast.models.dedicated import FleetNetworksConfig
 from barcast.pipeline.fleet_lessons import Lessons
@@ -27,6 +28,8 @@ from barcast.pipeline.settings import RunConfig
 
 #: Symbols of a unit: enough to fill the seats of a batch, few enough that all workers have some.
 UNIT_SIZE = 128
+#: Bytes of a unit's networks: finished ones are saved with those at work until all of the unit are done.
+_UNIT_BYTES = 64_000_000
 #: Networks in memory at once while a fleet predicts.
 _GROUP = 64
 #: Options of a model that are no options of a network, and those whose 0 means that of the preset.
@@ -86,6 +89,12 @@ class Networks:
     def values(self, preset: str) -> NetworkPreset:
         """Return the options of a preset."""
         return resolve(self.kind, preset)
+
+    def together(self, options: FleetNetworksConfig, preset: str, num_inputs: int, num_horizons: int) -> int:
+        """Return how many networks make a unit of work: fewer of wide ones."""
+        network = resolve(self.kind, preset, self.shared(options))
+        size = Shape.of(network, num_inputs, num_horizons).size * np.dtype(np.float32).itemsize
+        return min(self.unit_size, max(_UNIT_BYTES // size, 1))
 
     def shared(self, options: FleetNetworksConfig) -> dict[str, Any]:
         """Return the options of all networks."""

@@ -30,6 +30,7 @@ from barcast.pipeline.fleet import FleetHow
 from barcast.pipeline.fleet_decay import FleetDecay, fleet_decay, stored_fleet
 from barcast.pipeline.fleet_origins import origins, with_origin
 from barcast.pipeline.fleet_taken import bring
+from barcast.pipeline.fleet_takes import recorded_how
 from barcast.pipeline.fleet_universal import refuse_residual
 from barcast.pipeline.market import Market
 from barcast.pipeline.record import (
@@ -79,7 +80,7 @@ class Refreshed:
 
 def fleet_refresh(
     workspace: Workspace, symbols: Sequence[str] = (), name: str = "", *, named: bool = False,
-    how: FleetHow | None = None, progress: Progress | None = None,
+    how: FleetHow | None = None, workers: int | None = None, progress: Progress | None = None,
 ) -> Refreshed:  # fmt: skip
     """Fit some symbols of a fleet again on everything known now; make a refit that takes over the others.
 
@@ -91,6 +92,10 @@ def fleet_refresh(
         A fleet; by default the newest, or its refit where it serves by one.
     named : bool
         Also those whose models decayed (`fleet_decay`).
+    how : FleetHow, optional
+        What the fits may take; by default what those of the evaluation might.
+    workers : int, optional
+        Without ``how``: other workers than the evaluation had.
 
     Raises
     ------
@@ -111,15 +116,16 @@ def fleet_refresh(
     wanted |= set(decay.named()) if decay else set()
     if not wanted:
         return Refreshed(run.name, run.name, (), {}, 0)
-    return _refresh(workspace, run, sorted(wanted), decay, how or FleetHow(), progress)
+    evaluated = open_run(workspace, str(run.info.get("parent", run.name)))
+    how = how or recorded_how(evaluated, workers)
+    return _refresh(workspace, run, evaluated, sorted(wanted), decay, how, progress)
 
 
 def _refresh(
-    workspace: Workspace, run: RunFolder, symbols: Sequence[str], decay: FleetDecay | None, how: FleetHow,
-    progress: Progress,
+    workspace: Workspace, run: RunFolder, evaluated: RunFolder, symbols: Sequence[str],
+    decay: FleetDecay | None, how: FleetHow, progress: Progress,
 ) -> Refreshed:  # fmt: skip
     started = time.perf_counter()
-    evaluated = open_run(workspace, str(run.info.get("parent", run.name)))
     _check_evaluated(evaluated, symbols)
     config = from_run(run.read("config.json"))
     market = refitted_market(workspace, evaluated, config)

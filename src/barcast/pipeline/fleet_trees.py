@@ -68,6 +68,10 @@ class Trees:
         """Return the options of a preset."""
         return configured(preset)
 
+    def together(self, options: FleetTreesConfig, preset: str, num_inputs: int, num_horizons: int) -> int:
+        """Return 1: an ensemble is a unit of its own."""
+        return self.unit_size
+
     def shared(self, options: FleetTreesConfig) -> dict[str, Any]:
         """Return what differs from the preset for all symbols."""
         own = {str(name): dict(getattr(options, name)) for name in MEMBERS if getattr(options, name)}

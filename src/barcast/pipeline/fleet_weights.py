@@ -17,12 +17,12 @@ from barcast.core.arrays import F64, I32, I64, Bools
 from barcast.core.config import to_plain
 from barcast.core.predictions import SEGMENTS
 from barcast.core.runs import PACKED_FLEET
-from barcast.ensemble.bma import Averaged, Averaging, average
+from barcast.ensemble.bma import Averaged, Averaging, average, restricted
 from barcast.ensemble.densities import fit_widths, log_densities
 from barcast.fleet.data import FleetData
 from barcast.fleet.ledger import Ledger
 from barcast.fleet.trees.fit import predictions
-from barcast.fleet.trees.packed import combine
+from barcast.fleet.trees.packed import combine, unpack
 from barcast.fleet.trees.packed_fleet import FleetEntry, PackedFleet, open_fleet
 from barcast.fleet.trees.presets import MEMBERS
 from barcast.pipeline.fleet_lessons import Lessons
@@ -68,15 +68,16 @@ def _rows_of(data: FleetData, places: Sequence[int], segment: str) -> tuple[I64,
     return np.concatenate(rows), offsets
 
 
-def _outputs(ledger: Ledger, data: FleetData) -> tuple[list[int], F64]:
-    """Return all finished symbols, by position, and what their trees say of their `weigh`: (n, H, K)."""
+def _outputs(ledger: Ledger, data: FleetData) -> tuple[list[int], Bools, F64]:
+    """Return finished symbols, by position, which trees they have (S, H, K) and what these say of `weigh`."""
     position = {symbol: place for place, symbol in enumerate(data.symbols)}
-    code, places, found = SEGMENTS.index("weigh"), [], []
+    code, places, present, found = SEGMENTS.index("weigh"), [], [], []
     for symbol, model in ledger.models():
         one = data.one(position[symbol])
         places.append(position[symbol])
+        present.append(unpack(model, symbol).present)
         found.append(predictions(one, model, np.flatnonzero(one.segment == code)))
-    return places, np.concatenate(found)
+    return places, np.stack(present), np.concatenate(found)
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,8 @@ class _Weighing:
     session : I32, shape (n,)
     horizons, members : tuple
         Lengths H and K.
+    absent : Bools, shape (S, H, K)
+        Members that a symbol does not have.
     outputs : F64, shape (n, H, number of trees)
         What the trees expect.
     density : F64, shape (H, n, K)
@@ -103,13 +106,14 @@ class _Weighing:
     session: I32
     horizons: tuple[int, ...]
     members: tuple[str, ...]
+    absent: Bools
     outputs: F64
     density: F64
 
     @classmethod
     def of(cls, ledger: Ledger, lessons: Lessons, constants: Constants) -> _Weighing:
         data, horizons = lessons.data, lessons.horizons
-        places, trees = _outputs(ledger, data)
+        places, present, trees = _outputs(ledger, data)
         (before, starts), (rows, offsets) = (_rows_of(data, places, name) for name in ("stop", "weigh"))
         owner, density = np.repeat(np.arange(len(places)), np.diff(offsets)), []
         for h in range(len(horizons)):
@@ -118,8 +122,10 @@ class _Weighing:
             fixed = np.broadcast_to(constants.values[h], (len(rows), len(constants.names)))
             y_hat = np.concatenate([trees[:, h], fixed], axis=1)
             density.append(log_densities(y[rows], y_hat, scale[rows] * widths[owner]))
-        members = (*MEMBERS, *constants.names)
-        return cls(places, rows, offsets, data.session[rows], horizons, members, trees, np.stack(density))
+        members, absent = (*MEMBERS, *constants.names), ~_with_constants(present, len(constants.names))
+        return cls(
+            places, rows, offsets, data.session[rows], horizons, members, absent, trees, np.stack(density)
+        )
 
     @property
     def owner(self) -> I64:
@@ -131,10 +137,15 @@ class _Weighing:
         return [
             average(
                 density if by is None else np.where(by[:, None], density, np.nan), self.offsets, self.session,
-                horizon, members=self.members, options=options,
+                horizon, members=self.members, absent=self.absent[:, h], options=options,
             )
-            for horizon, density in zip(self.horizons, self.density, strict=True)
+            for h, (horizon, density) in enumerate(zip(self.horizons, self.density, strict=True))
         ]  # fmt: skip
+
+
+def _with_constants(present: Bools, num_constants: int) -> Bools:
+    """Return which members (..., K) there are, from which trees: constants always are."""
+    return np.concatenate([present, np.ones((*present.shape[:-1], num_constants), bool)], axis=-1)
 
 
 def weigh_members(ledger: Ledger, lessons: Lessons) -> None:
@@ -178,12 +189,20 @@ def cross_weighed(ledger: Ledger, lessons: Lessons, halves: Sequence[tuple[Bools
 
 
 def take_weights(ledger: Ledger, parent: Ledger) -> None:
-    """Give a refit the weights that its evaluation found; a symbol that is new has the market's."""
-    known = parent.pooled(WEIGHTS)
+    """Give a refit its evaluation's weights, of the members that it has; new symbols have the market's."""
+    known, constants = parent.pooled(WEIGHTS), parent.meta()["constants"]
     market = [{**each, "weights": each["pooled"]} for each in next(iter(known.values()))]
-    done = [row.symbol for row in ledger.rows(status=["done"])]
-    ledger.set_meta({"constants": parent.meta()["constants"]})
-    ledger.set_pooled(WEIGHTS, {symbol: known.get(symbol, market) for symbol in done})
+    ledger.set_meta({"constants": constants})
+    ledger.set_pooled(WEIGHTS, {
+        symbol: [
+            {**each, "weights": restricted(np.array(each["weights"]), own).tolist()}
+            for each, own in zip(
+                known.get(symbol, market),
+                _with_constants(unpack(model, symbol).present, len(constants["names"])), strict=True,
+            )
+        ]
+        for symbol, model in ledger.models()
+    })  # fmt: skip
 
 
 def packed_fleet(ledger: Ledger, folder: Path) -> PackedFleet:

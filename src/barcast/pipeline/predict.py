@@ -282,13 +282,13 @@ def serving_run(workspace: Workspace, run: RunFolder, asof: np.datetime64) -> Ru
     Raises
     ------
     RunError
-        When the run is unfinished, or when even the labels that taught, stopped, chose or calibrated itself
-        reach beyond ``asof``: such a forecast would have seen its outcome.
+        When the run is unfinished and has no refit, or when even the labels that taught, stopped, chose or
+        calibrated itself reach beyond ``asof``: such a forecast would have seen its outcome.
     """
-    check_done(run)
     able = [other for other in refits_of(workspace, run) if np.datetime64(known_until(other)) <= asof]
     if able:
         return max(reversed(able), key=known_until)
+    check_done(run)  # a fleet whose refit serves may be given more models meanwhile
     check_known_by(workspace, run, str(asof))
     return run
 

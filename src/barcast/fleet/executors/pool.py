@@ -74,7 +74,8 @@ class Broken:
         """Put an error in words."""
         if isinstance(error, BarcastError):
             return cls(error.found, error.todo)
-        return cls(f"{type(error).__name__}: {error}", "")
+        found = f"{type(error).__name__}: {error}"
+        return cls(found, "the same command with --executor serial shows where, in full")
 
 
 @dataclass

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from barcast.core.arrays import F32, F64, I32, I64
+from barcast.core.arrays import F32, F64, I32, I64, Bools
 from barcast.core.compilation import kernel
 from barcast.core.errors import DataError
 from barcast.fleet.trees.presets import MEMBERS, MemberName
@@ -240,6 +240,11 @@ class Packed:
     def num_inputs(self) -> int:
         """F, columns of a row."""
         return int(self.directory[0, D_INPUTS])
+
+    @property
+    def present(self) -> Bools:
+        """Which members each horizon has, shape (H, K)."""
+        return np.array([self._members(entry)[0] > 0 for entry in self.directory])
 
     def trees(self, horizon: int = 0) -> dict[MemberName, Trees]:
         """Return the members of one horizon (by position), as they were packed."""

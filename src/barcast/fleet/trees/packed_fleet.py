@@ -155,14 +155,12 @@ def _check_entry(entry: FleetEntry, packed: Packed, before: list[I64]) -> None:
             f"before it {len(before[0])} of {before[0][0, D_INPUTS]}",
             "train the fleet anew on one set of features and horizons",
         )
-    for h in range(shape[0]):
-        counts = packed.words[packed.directory[h, D_MEMBERS] :][:NUM_MEMBERS]
-        if not np.isfinite(entry.weights[h]).all() or np.any((counts == 0) & (entry.weights[h] != 0)):
-            raise DataError(
-                f"{entry.symbol}: weights {np.asarray(entry.weights[h]).tolist()} for members of "
-                f"{counts.tolist()} trees",
-                "weights must be finite, and 0 where a member is absent",
-            )
+    weights = np.asarray(entry.weights)
+    if not np.isfinite(weights).all() or np.any(~packed.present & (weights != 0)):
+        raise DataError(
+            f"{entry.symbol}: weights {weights.tolist()}, members that are there: {packed.present.tolist()}",
+            "weights must be finite, and 0 where a member is absent",
+        )
 
 
 def _seal(file: BinaryIO, digest: str, written: _Written) -> None:
