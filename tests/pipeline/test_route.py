@@ -9,6 +9,8 @@ import barcast
 from barcast.cli.app import _run
 from barcast.core.errors import RunError, UsageError
 from barcast.core.predictions import read_predictions
+from barcast.core.runs import open_run
+from barcast.core.workspace import Workspace
 from tests.journey.test_journey import DECLARED, TINY, write_market
 
 NAMES = [f"SYM{s:02d}" for s in range(32)]
@@ -98,6 +100,19 @@ def test_the_command_says_who_serves_whom_and_writes_it(place, tmp_path, capsys)
     assert pl.read_csv(tmp_path / "who.csv")["decision"].value_counts().height == 2
     assert run("route", "-w", place, "--json", "-q") == 0
     assert len(json.loads(capsys.readouterr().out)["routes"]) == 32
+
+
+def test_a_universal_model_whose_scores_have_no_size_is_said_to_count_as_zero(spare, capsys):
+    universal = next(one for one in barcast.runs(workspace=spare) if one.name.startswith("lstm-"))
+    universal = (
+        universal if not universal.info.get("final") else open_run(Workspace(spare), universal.info["parent"])
+    )
+    state = universal.read("state.json")
+    universal.write("state.json", {**state, "maps": [{**each, "slope": 0.0} for each in state["maps"]]})
+    assert run("route", "-w", spare) == 0
+    assert "counts as zero, whatever its RankIC" in capsys.readouterr().err
+    assert run("route", "-w", spare, "--json", "-q") == 0
+    assert "counts as zero" not in capsys.readouterr().err
 
 
 def test_it_never_serves_a_session_before_it_was_decided(place, found):

@@ -32,7 +32,7 @@ from barcast.models.registry import model_entry
 from barcast.pipeline.compare import REFERENCE, check_same_question
 from barcast.pipeline.fleet_universal import recorded_universal
 from barcast.pipeline.predict import Forecasts, is_served_to_all, keep_served, predict
-from barcast.pipeline.record import check_market, known_until
+from barcast.pipeline.record import check_market, known_until, load_maps
 from barcast.pipeline.routed_parts import FACT, ROUTES, Parts, open_routes, recorded_parts
 from barcast.pipeline.settings import RunConfig, from_run
 from barcast.pipeline.unfinished import failure_recorded
@@ -161,6 +161,7 @@ def route_runs(
     info = universal.info
     identity = run_identity(config.plain(), info["cutoff"], info["data_digest"])
     progress.note(f"routing between {universal.name} and {fleet.name}")
+    _say_what_has_no_size(universal, progress)
     with writer_lock(run_folder(workspace, "routed", identity).path):
         facts = {name: info[name] for name in _SHARED if name in info}
         run = start_run(workspace, "routed", identity, config.plain(), {**facts, "model": "routed"})
@@ -169,6 +170,16 @@ def route_runs(
             routes = _decide(Parts(universal, fleet), config)
             _write(run, Parts(universal, fleet), routes, started)
     return Routed(run, universal.name, fleet.name, routes)
+
+
+def _say_what_has_no_size(universal: RunFolder, progress: Progress) -> None:
+    """Say for which horizons the universal model counts as zero: errors know sizes, not ranks."""
+    flat = [str(each.horizon) for each in load_maps(universal) if each.slope == 0]
+    if flat:
+        progress.note(
+            f"scores of {universal.name} stood for no return on `weigh` (horizon {', '.join(flat)}): as a "
+            "forecast it counts as zero, whatever its RankIC; a symbol leaves where its own model beats zero"
+        )
 
 
 def routed_by(workspace: Workspace, run: RunFolder, until: np.datetime64) -> pl.DataFrame:
