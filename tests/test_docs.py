@@ -14,6 +14,7 @@ import barcast
 from barcast.cli.app import app
 from barcast.cli.copied import translate
 from barcast.core.workspace import Workspace
+from barcast.fleet.trees.presets import PRESETS
 from barcast.models.registry import model_entry
 from barcast.pipeline.market import quality_policy
 from barcast.pipeline.settings import DataConfig, resolve
@@ -208,6 +209,20 @@ def test_the_settings_shown_are_settings(language, tmp_path):
 
 def shown(default):
     return ", ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_table_of_presets_is_that_of_the_code(language):
+    table = marked(DOCS / language / "fleet.md", "fleet-presets")
+    assert [re.search(r"`(\w+)`", row[0])[1] for row in table] == list(PRESETS)
+    for (_, _, *cells), preset in zip(table, PRESETS.values(), strict=True):
+        forest, xgboost, lightgbm = ([float(each) for each in re.findall(r"[\d.]+", cell)] for cell in cells)
+        assert forest[:2] == [preset.forest.num_trees, preset.forest.max_depth]
+        assert xgboost[:2] == [preset.xgboost.num_rounds, preset.xgboost.max_depth] * (
+            "xgboost" in preset.members
+        )
+        assert lightgbm[:1] == [preset.lightgbm.num_rounds] * ("lightgbm" in preset.members)
+        assert not lightgbm or preset.lightgbm.num_leaves in lightgbm
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])

@@ -29,6 +29,7 @@ from barcast.fleet.ledger_rows import (
     LEFT_OUT_BEFORE,
     NEW,
     SETTINGS_CHANGED,
+    StoredMetrics,
     Wanted,
 )
 from barcast.fleet.work import SymbolResult, Unit
@@ -394,3 +395,12 @@ def test_metrics_are_json_that_any_reader_takes(ledger):
         "text": "NaN and Infinity",
         "中": None,
     }
+
+
+def test_stored_metrics_read_like_what_was_written():
+    told = {"名": 1, "horizons": [{"rmse": 0.5}], "curve": {"inner": None}}
+    for text in (json.dumps(told), json.dumps(told, ensure_ascii=False)):
+        stored = StoredMetrics(text)
+        assert stored == told and dict(stored) == told and len(stored) == 3 and repr(stored) == repr(told)
+        assert stored["名"] == 1 and stored.get("horizons") == told["horizons"]
+        assert "inner" not in stored and stored.get("taken_over", {}) == {}

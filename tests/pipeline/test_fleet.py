@@ -16,13 +16,17 @@ import pytest
 import barcast
 from barcast.cli.app import _run
 from barcast.core.errors import RunError, UsageError
+from barcast.core.lock import writer_lock
 from barcast.core.predictions import SEGMENTS, read_predictions
+from barcast.core.runs import RunFolder
 from barcast.core.workspace import Workspace
 from barcast.evaluation.metrics import rank_ic
 from barcast.fleet.driver import Driver
 from barcast.fleet.ledger import LEDGER, Ledger
+from barcast.fleet.ledger_rows import Wanted
 from barcast.fleet.trees import fit
 from barcast.fleet.trees.presets import MEMBERS, PRESETS
+from barcast.fleet.work import Unit
 from barcast.models.dedicated import FleetTreesConfig
 from barcast.pipeline import fleet as fitting
 from barcast.pipeline import fleet_options
@@ -148,6 +152,7 @@ def test_the_refit_keeps_presets_rounds_and_weights_and_serves(place, capsys):
     assert answer["run"] == refit.name and len(answer["forecasts"]) == 33
     (without,) = answer["without_forecast"]
     assert without["symbol"] == "SYM33" and "too short" in without["reason"]
+    assert not any("identity" in warning for warning in answer["warnings"])
 
 
 def test_a_refit_serves_while_its_fleet_is_given_more_models(spare, capsys):
@@ -330,6 +335,60 @@ def test_a_refit_is_not_retried_as_if_it_were_an_evaluation(place, capsys):
     refit = next(r.name for r in barcast.runs(workspace=place) if r.info.get("final"))
     assert run("fleet", "retry-failed", "--run", refit, "-w", place) == 5
     assert "barcast train --refit fleet-trees-" in capsys.readouterr().err
+
+
+def test_a_symbol_that_the_fleet_does_not_have_is_said_to_be_missing_in_that_run(spare, capsys):
+    fleet = fleet_run(Workspace(spare)).name
+    with Ledger.open(fleet_run(Workspace(spare)).fleet / LEDGER, readonly=False) as ledger:
+        ledger.forget(["SYM05"])
+    assert run("fleet", "show", "SYM05", "-w", spare) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"SYM05 is not in the fleet `{fleet}`" in said and "sqlite" not in said
+
+
+def begun_fleet(root, name, **facts):
+    """A fleet of three symbols that begins to fit two of them, and whose process is no more."""
+    run = RunFolder(root / "runs" / name)
+    with Ledger.create(run.fleet / LEDGER) as ledger:
+        ledger.plan([Wanted(symbol, place, "", "") for place, symbol in enumerate("ABC")])
+        ledger.start([Unit((symbol,), (0,), "fast") for symbol in "AB"])
+    command = "barcast fleet trees --preset fast --dry-run"
+    run.write("run.json", {"status": "running", "model": "fleet-trees", "command": command, **facts})
+    return run
+
+
+def test_a_killed_fleet_has_nobody_at_work_and_says_what_goes_on_with_it(tmp_path, capsys):
+    killed = begun_fleet(tmp_path, "fleet-trees-1")
+    found = barcast.fleet_status(workspace=tmp_path)
+    assert (found.counts["pending"], found.counts["running"]) == (3, 0)
+    assert found.resume == found.plain()["resume"] == "barcast fleet trees --preset fast"
+    assert [row.status for row in found.rows] == ["pending"] * 3
+    assert run("fleet", "status", "-w", tmp_path) == 0
+    assert "nobody is at work; goes on where it was: barcast fleet trees" in capsys.readouterr().out
+    with writer_lock(killed.path):
+        found = barcast.fleet_status(workspace=tmp_path)
+    assert (found.counts["pending"], found.counts["running"], found.resume) == (1, 2, "")
+    killed.update(command="Python: see config.json")
+    assert barcast.fleet_status(workspace=tmp_path).resume == "the same call in Python"
+
+
+def test_the_fleet_that_was_at_work_last_is_the_one_that_is_shown(tmp_path):
+    begun_fleet(tmp_path, "fleet-trees-1", created="2024-01-01", started="2024-01-09")
+    begun_fleet(tmp_path, "fleet-trees-2", created="2024-01-05")
+    assert fleet_run(Workspace(tmp_path)).name == "fleet-trees-1"
+    RunFolder(tmp_path / "runs" / "fleet-trees-2").complete()
+    assert fleet_run(Workspace(tmp_path)).name == "fleet-trees-2"
+
+
+def test_what_fitted_nobody_is_told_by_kinds_of_reasons(tmp_path):
+    with Ledger.open(begun_fleet(tmp_path, "fleet-trees-1").fleet / LEDGER, readonly=False) as ledger:
+        ledger.leave_out({"A": "too short: 7 of 500 training rows", "B": "too short: 8 of 500 training rows"})
+        ledger.leave_out({"C": "MemoryError: no room"})
+        error = fitting._nothing_fitted(ledger)
+    assert error.found.endswith(
+        ": too short: 7 of 500 training rows (A and 1 alike); MemoryError: no room (C)"
+    )
+    assert error.todo == "more history, or a smaller `min_rows`"
 
 
 def test_a_workspace_without_a_fleet_says_how_to_have_one(tmp_path):

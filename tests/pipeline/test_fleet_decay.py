@@ -11,6 +11,7 @@ import barcast
 from barcast.cli.app import _run
 from barcast.core.calendar import exchange_days
 from barcast.core.errors import RunError, UsageError
+from barcast.core.runs import open_run
 from barcast.core.workspace import Workspace
 from barcast.evaluation.skill import ForecastRows
 from barcast.fleet.ledger import LEDGER, Ledger
@@ -191,6 +192,7 @@ def test_one_refreshed_symbol_neither_blocks_the_others_nor_restarts_their_watch
     first = refresh_module.fleet_refresh(Workspace(root), ["SYM20"], how=serial)
     second = refresh_module.fleet_refresh(Workspace(root), ["SYM21"], how=serial)
     assert (first.of, second.of) == (old.name, first.run) and second.fitted == ("SYM21",)
+    assert first.oldest_taught_until == second.oldest_taught_until == old.info["taught_until"]
     assert decay_module.stored_fleet(Workspace(root)).name == second.run  # of two that know as much
     assert barcast.predict(evaluation(root), workspace=root, allow_old=True).run == second.run
     assert differing(root, old.name, second.run) == {"SYM20", "SYM21"}
@@ -219,6 +221,38 @@ def test_models_taken_over_from_an_evaluation_leave_its_test_sealed(few, tmp_pat
     assert not any(set(range(460, KNOWN)) & set(rows.session.tolist()) for rows in seen)
     with pytest.raises(UsageError, match="sealed"):
         barcast.fleet_decay(new, workspace=root, since=str(DAYS[470]))
+
+
+def test_a_refreshed_fleet_is_as_old_as_its_oldest_model(few, tmp_path, capsys):
+    root = tmp_path / "ws"
+    subprocess.run(["cp", "-r", str(few), str(root)], check=True)
+    name = evaluation(root)
+    old = open_run(Workspace(root), name).info["taught_until"]
+    assert run("fleet", "refresh", "SYM20", "-w", root, "--run", name, "--workers", "1") == 0
+    printed, said = capsys.readouterr()
+    assert f"the oldest of them was taught by labels known until {old}" in " ".join(printed.split())
+    assert "1 symbol to fit again, 33 keep their models, 0 without one" in " ".join(said.split())
+    new = decay_module.stored_fleet(Workspace(root))
+    assert (new.info["oldest_taught_until"], new.info["taught_until"]) == (old, str(DAYS[ALL - 1]))
+    assert f"oldest model was taught by labels known until {old}" in (new.path / "card.md").read_text()
+    assert run("fleet", "refresh", "SYM21", "-w", root, "--workers", "1", "--json", "-q") == 0
+    again = json.loads(capsys.readouterr().out)
+    assert (again["of"], again["oldest_taught_until"]) == (new.name, old)
+    assert run("predict", name, "-w", root, "-q") == 5
+    refused = " ".join(capsys.readouterr().err.split())
+    assert f"has models that were taught by labels known until {old}" in refused
+    assert f"barcast train --refit {name}" in refused
+    assert run("predict", name, "-w", root, "-q", "--allow-old") == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"served by {again['run']} (of {name}, some of whose symbols were fitted again)" in printed
+    assert f"{DAYS[ALL - 1]}, its oldest models until {old} only" in printed and "warning:" in printed
+    for symbol, taught in (("SYM22", old), ("SYM21", str(DAYS[ALL - 1]))):
+        found = barcast.fleet_export(symbol, tmp_path / "one.zip", workspace=root)
+        assert (found.run, found.served_by, found.taught_until) == (again["run"], again["run"], taught)
+    assert run("fleet", "export", "SYM21", "-w", root, "--run", name, "--to", tmp_path / "one.zip") == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"SYM21 of {name}" in printed and f"taught by labels known until {old}" in printed
+    assert f"barcast predict serves by {again['run']}" in printed
 
 
 def differing(root, *runs) -> set[str]:

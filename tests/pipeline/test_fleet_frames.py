@@ -214,6 +214,11 @@ def test_what_is_wrong_for_all_is_an_error(tmp_path):
         trainer().fit(features["S0"], targets, tmp_path)
     with pytest.raises(DataError, match="no symbol can be used: S0: features, but no targets"):
         trainer().fit(features, {}, tmp_path)
+    with pytest.raises(DataError, match="features and targets are empty"):
+        trainer().fit({}, {}, tmp_path)
+    with pytest.raises(UsageError, match="20 sessions in the index are too few") as told:
+        trainer().fit(*frames(["S0"], 20), tmp_path)
+    assert "fold" not in str(told.value) and "more history" in told.value.todo
     with pytest.raises(DataError, match=r"none of 2 symbols .* too short: \d+ of 500 training rows"):
         trainer(min_rows=500).fit(features, targets, tmp_path)
     assert json.loads((tmp_path / "training_summary.json").read_text())["failed_stocks"] == 2

@@ -5,12 +5,15 @@ import shutil
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date
+from types import SimpleNamespace
 
 import polars as pl
 import pytest
 
 import barcast
 from barcast.core.calendar import exchange_days
+from barcast.core.errors import UsageError
+from barcast.core.progress import Progress
 from barcast.core.runs import RunFolder
 from barcast.core.workspace import Workspace
 from barcast.fleet import budget
@@ -22,6 +25,8 @@ from barcast.fleet.work import SymbolResult
 from barcast.pipeline import fleet as fitting
 from barcast.pipeline import fleet_takes
 from barcast.pipeline.fleet import FleetHow
+from barcast.pipeline.fleet_options import fleet_how
+from barcast.pipeline.fleet_priority import values_of
 from barcast.pipeline.fleet_seen import fleet_run
 from barcast.pipeline.settings import from_run
 from barcast.pipeline.train import refit
@@ -221,6 +226,35 @@ def test_a_refit_takes_what_its_evaluation_might(spare, monkeypatch):
 
 
 # --- what is on record -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("", "it is empty"), ("ticker,value\nA,1\n", "no column symbol: it begins with `ticker,value`"),
+     ("symbol,value\n", "no line below its header"), ("symbol,value\nA,1\nB,dear\n", "line 3: .* B is dear"),
+     ("symbol,value\nA,nan\n", "line 2: .* A is nan"), ("symbol,value\nA\n", "line 2: .* A is missing"),
+     ("symbol,value\n,1\n", "line 2: no symbol"), ("symbol,value\nA,1\nA,2\n", "line 3: A is there already"),
+     (b"symbol,value\n\xff,1\n", "no CSV file in UTF-8"), (None, "neither turnover, length nor a file")],
+)  # fmt: skip
+def test_a_list_of_priorities_that_cannot_be_read_is_refused_up_front(tmp_path, text, said):
+    path = tmp_path / "prio.csv"
+    if text is not None:
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(UsageError, match=said):
+        fleet_how(priority=str(path))
+
+
+def test_priorities_are_read_in_any_spelling_and_strangers_are_counted(tmp_path, capsys):
+    path = tmp_path / "prio.csv"
+    path.write_text("symbol,value\nsh.600519,3\n000001,2\nNOBODY,1\n")
+    bars = SimpleNamespace(symbols=("000001.SZ", "000002.SZ", "600519.SH"), market="cn")
+    dataset = SimpleNamespace(market=SimpleNamespace(bars=bars))
+    found = values_of(dataset, str(path), Progress())
+    assert found[[0, 2]].tolist() == [2.0, 3.0] and found[1] != found[1]
+    assert "1 of 3 lines are of no symbol of this fleet, e.g. NOBODY" in capsys.readouterr().err
+    path.write_text("symbol,value\nsh.600519,3\n600519,2\n")
+    with pytest.raises(UsageError, match=r"sh\.600519 and 600519 are one symbol"):
+        values_of(dataset, str(path))
 
 
 @pytest.mark.parametrize("cores", [3, 64])

@@ -1,6 +1,7 @@
 """A routed run: every symbol's rows are those of the model that serves it, in tables, forecasts and pages."""
 
 import json
+import shutil
 
 import polars as pl
 import pytest
@@ -9,8 +10,9 @@ import barcast
 from barcast.cli.app import _run
 from barcast.core.errors import RunError, UsageError
 from barcast.core.predictions import read_predictions
-from barcast.core.runs import open_run
+from barcast.core.runs import RunFolder, open_run
 from barcast.core.workspace import Workspace
+from barcast.pipeline.route_pair import runs_to_route
 from tests.journey.test_journey import DECLARED, TINY, write_market
 
 NAMES = [f"SYM{s:02d}" for s in range(32)]
@@ -102,6 +104,12 @@ def test_the_command_says_who_serves_whom_and_writes_it(place, tmp_path, capsys)
     assert len(json.loads(capsys.readouterr().out)["routes"]) == 32
 
 
+def test_a_routed_run_that_nobody_leaves_for_is_not_worth_a_look_at_test(place, capsys):
+    assert run("route", "-w", place, "--route", "universal", "-q") == 0
+    told = capsys.readouterr().out
+    assert "nobody leaves: routed-" in told and "--open-test" not in told
+
+
 def test_a_universal_model_whose_scores_have_no_size_is_said_to_count_as_zero(spare, capsys):
     universal = next(one for one in barcast.runs(workspace=spare) if one.name.startswith("lstm-"))
     universal = (
@@ -130,6 +138,20 @@ def test_it_never_serves_a_session_before_it_was_decided(place, found):
     assert len(barcast.predict(routed.run.name, workspace=place, asof=info["chosen_until"]).table)
 
 
+def test_a_fleet_is_asked_only_where_it_serves_somebody(found, spare):
+    for one in barcast.runs(workspace=spare):
+        if one.info["model"] == "fleet-trees":
+            one.update(taught_until="2001-01-02")
+    alone, mixed = found["universal"].run.name, found["prefer-dedicated"].run.name
+    served = barcast.predict(alone, workspace=spare)
+    assert sorted(served.table["symbol"]) == sorted(NAMES) and served.oldest_taught_until > "2001-01-02"
+    with pytest.raises(RunError, match="known until 2001-01-02"):
+        barcast.predict(mixed, workspace=spare)
+    assert len(barcast.predict(mixed, workspace=spare, symbols=["sym31"]).table) == 1
+    both = barcast.predict(mixed, workspace=spare, allow_old=True)
+    assert both.oldest_taught_until == "2001-01-02" < both.taught_until
+
+
 @pytest.mark.parametrize("which", ["fleet", "routed"])
 def test_what_reads_a_single_model_says_that_there_is_none(place, found, which, capsys):
     name = found["evidence"].fleet if which == "fleet" else found["evidence"].run.name
@@ -145,13 +167,60 @@ def test_what_reads_a_single_model_says_that_there_is_none(place, found, which, 
             assert said in capsys.readouterr().err
 
 
+def copied(root, name, ending, **facts):
+    """Copy a run under another name, with other facts in its run.json."""
+    folder = root / "runs" / f"{name}{ending}"
+    shutil.copytree(root / "runs" / name, folder)
+    other = RunFolder(folder)
+    other.update(name=other.name, **facts)
+    return other
+
+
+def evaluation(root, model):
+    """Return the newest run of a model that is no refit."""
+    runs = [one for one in barcast.runs(workspace=root) if one.info["model"] == model]
+    return next(one for one in reversed(runs) if not one.info.get("final"))
+
+
+def test_the_last_pair_that_asks_the_same_is_taken(spare):
+    place = Workspace(spare)
+    universal, fleet = evaluation(spare, "lstm"), evaluation(spare, "fleet-trees")
+    created = fleet.info["created"]
+    copied(spare, fleet.name, "-alone", label_key="other", finished="9998")
+    assert runs_to_route(place) == (universal, fleet), "a newer fleet without a partner is passed over"
+    late = copied(spare, fleet.name, "-late", created="2000", started="2000", finished="9997")
+    assert late.info["created"] < created
+    assert runs_to_route(place) == (universal, late), "finished last, whenever it was begun"
+    assert runs_to_route(place, fleet=fleet.name) == (universal, fleet)
+
+
+def test_fleets_without_a_partner_are_told_with_what_trains_one(spare):
+    place = Workspace(spare)
+    universal, fleet = evaluation(spare, "lstm"), evaluation(spare, "fleet-trees")
+    config = fleet.read("config.json")
+    config["data"]["horizons"] = [1, 5]
+    fleet.write("config.json", config)
+    fleet.update(label_key="other")
+    with pytest.raises(RunError, match=f"asks what `{fleet.name}` does .*`{universal.name}`") as told:
+        runs_to_route(place)
+    assert "barcast train lstm --horizon 1,5" in told.value.todo
+    with pytest.raises(RunError, match=f"no finished fleet asks what `{universal.name}` does") as told:
+        runs_to_route(place, universal.name)
+    assert "barcast fleet trees" in told.value.todo
+    ridge = copied(spare, universal.name, "-ridge", label_key="other", model="ridge")
+    with pytest.raises(RunError, match="the reference of comparisons") as told:
+        runs_to_route(place)
+    assert f"barcast route {ridge.name} {fleet.name}" in told.value.todo
+    assert runs_to_route(place, ridge.name) == (ridge, fleet)
+
+
 def test_what_cannot_be_routed_is_refused_with_what_to_do(place, tmp_path):
     with pytest.raises(RunError, match="no finished fleet"):
         barcast.route(workspace=tmp_path)
     with pytest.raises(UsageError, match="prefer-dedicated"):
         barcast.route(policy="best", workspace=place)
     fleet = next(r.name for r in barcast.runs(workspace=place) if r.name.startswith("fleet-trees-"))
-    with pytest.raises(RunError, match="no universal model and fleet"):
+    with pytest.raises(RunError, match="is no universal model"):
         barcast.route(fleet, fleet, workspace=place)
     with pytest.raises(UsageError, match="two that are finished"):
         barcast.train("routed", workspace=place)

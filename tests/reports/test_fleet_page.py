@@ -57,6 +57,12 @@ def test_the_lead_of_a_residual_fleet_says_what_its_models_correct():
     assert [[f">{lead}<" in text for lead in leads] for text in texts] == [[True, False], [False, True]]
 
 
+def test_luck_is_told_of_many_symbols_and_of_few_it_is_said_that_it_is_not():
+    script = (SOURCES / "js" / "fleet.js").read_text(encoding="utf-8")
+    assert re.search(r'known >= 40 \? t\("extremes.luck", .*\n\s+: t\("extremes.few", ', script)
+    assert not any("thousand" in text or "千" in text for text in OWN_WORDS["lead.skills"])
+
+
 def test_a_page_of_5000_symbols_stays_small():
     for report in (fleet_report(5000, num_failures=3000), routed_report(5000)):
         assert len(page.render(report).encode()) < 3_000_000

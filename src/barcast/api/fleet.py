@@ -153,7 +153,8 @@ def route(
     Parameters
     ----------
     universal, fleet : str
-        Runs; by default the newest fleet and the newest other run that asks what it does.
+        Runs; by default the fleet finished last whose question a universal run asks too, and the last of
+        these.
     policy : str
         ``evidence``, ``prefer-dedicated`` or ``universal``.
     export : path, optional
@@ -164,7 +165,8 @@ def route(
     RunError
         When there are no such runs, or they learned or ask different things.
     """
-    from barcast.pipeline.route import checked_policy, route_runs, runs_to_route, write_routes
+    from barcast.pipeline.route import checked_policy, route_runs, write_routes
+    from barcast.pipeline.route_pair import runs_to_route
 
     place = place_of(workspace)
     first, second = runs_to_route(place, universal, fleet)

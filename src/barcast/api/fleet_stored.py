@@ -77,6 +77,8 @@ def fleet_export(
 
     Parameters
     ----------
+    run : str
+        A fleet; by default the newest, or the refit that serves for it.
     to : path
         ``.zip``: each member of an ensemble in its library's own format; ``.safetensors``: all trees, or a
         network, as arrays; ``.onnx``: the final forecast, weights and calibration included (it needs

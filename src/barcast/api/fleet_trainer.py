@@ -74,9 +74,9 @@ class FleetTrainer:
         symbol_config: Mapping[str, Mapping[str, Any]] | None = None, index: str = "", progress: bool = False,
     ) -> None:  # fmt: skip
         if batch_size < 1:
-            raise UsageError(f"batch_size={batch_size}: a number of symbols", "left out, it is 50")
+            raise UsageError(f"batch_size={batch_size}: a number of symbols", "without it it is 50")
         if max_memory_gb is not None and not max_memory_gb > 0:
-            raise UsageError(f"max_memory_gb={max_memory_gb}: gigabytes above 0", "left out, it is 8")
+            raise UsageError(f"max_memory_gb={max_memory_gb}: gigabytes above 0", "without it it is 8")
         self._takes: dict[str, Any] = {
             "time_per_symbol": target_time_per_symbol, "workers": workers, "executor": executor,
             "address": address,

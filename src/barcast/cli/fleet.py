@@ -50,6 +50,8 @@ def _print_status(found: FleetStatus, only: str | None) -> None:
 
     counts = ", ".join(f"{num:,} {name}" for name, num in found.counts.items() if num)
     typer.echo(f"{found.run}: {counts or 'no symbol has begun yet'}")
+    if found.resume:
+        typer.echo(f"nobody is at work; goes on where it was: {found.resume}")
     presets = ", ".join(f"{num:,} {name}" for name, num in found.presets.items())
     if found.universal:
         typer.echo(f"on the residual: forecasts are those of {found.universal}, corrected")

@@ -42,8 +42,9 @@ def decay(
 
 
 def _print_decay(found: FleetDecay) -> None:
+    until = f"to {found.until}" if found.until else "on (none known yet)"
     typer.echo(
-        f"{found.run}: sessions from {found.since} to {found.until or '-'} against "
+        f"{found.run}: sessions from {found.since} {until} against "
         f"{' and '.join(found.segments)} of {found.reference}"
     )
     if not found.reports:
@@ -122,6 +123,8 @@ def _print_refreshed(found: Refreshed) -> None:
         typer.echo(f"nobody's model in {found.run} decayed: nothing to fit again")
         return
     typer.echo(f"{found.run}: {found.num_taken_over:,} taken over, {len(found.fitted):,} fitted again")
+    if found.num_taken_over:
+        typer.echo(f"  the oldest of them was taught by labels known until {found.oldest_taught_until}")
     for symbol, reason in found.not_fitted.items():
         typer.echo(f"  {symbol} has no model now: {reason}")
     typer.echo("it serves from now on: barcast predict")
@@ -132,7 +135,7 @@ def export(
     to: Annotated[
         Path, typer.Option(metavar="FILE", help="FILE.zip (native), FILE.safetensors or FILE.onnx.")
     ],
-    run: Annotated[str, typer.Option("--run", help="A fleet by name; default: the newest.")] = "",
+    run: _ServingOption = "",
     kind: Annotated[
         str, typer.Option("--format", help="native, safetensors or onnx; default: as the file ends.")
     ] = "",
@@ -150,6 +153,11 @@ def export(
 
 def _print_exported(found: Exported) -> None:
     typer.echo(f"{found.path}: {found.symbol} of {found.run}: {', '.join(found.files)}")
+    typer.echo(f"  taught by labels known until {found.taught_until}")
+    if found.served_by != found.run:
+        typer.echo(
+            f"  barcast predict serves by {found.served_by}: --run {found.served_by} takes out its model"
+        )
     typer.echo(f"  reads {', '.join(found.inputs)}; normalised as for the run")
     if found.booster_inputs != found.inputs:
         typer.echo(f"  files of xgboost and lightgbm read {', '.join(found.booster_inputs)}")

@@ -169,6 +169,8 @@ def _plan(place: Any, config: Any, how: Any, progress: Any, json_output: bool, *
     for plan in plans:
         for line in plan.render():
             typer.echo(line)
+    if plans:
+        typer.echo("without --dry-run the same command fits them")
     if plans and final:
         typer.echo("and the refit of --final about as long again: --budget does not end it")
 

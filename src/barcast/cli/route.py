@@ -16,8 +16,8 @@ _SHOWN = 10
 
 
 def route(
-    universal: Annotated[str, typer.Argument(help="Run of a universal model; none: the newest.")] = "",
-    fleet: Annotated[str, typer.Argument(help="Run of a fleet; none: the newest.")] = "",
+    universal: Annotated[str, typer.Argument(help="Universal run; none: the last that fits.")] = "",
+    fleet: Annotated[str, typer.Argument(help="Run of a fleet; none: the last that fits.")] = "",
     policy: Annotated[
         str, typer.Option("--route", help="evidence, prefer-dedicated or universal.")
     ] = "evidence",
@@ -32,7 +32,8 @@ def route(
     from barcast.cli.show import print_json
     from barcast.core.progress import Progress
     from barcast.core.workspace import Workspace
-    from barcast.pipeline.route import checked_policy, route_runs, runs_to_route, write_routes
+    from barcast.pipeline.route import checked_policy, route_runs, write_routes
+    from barcast.pipeline.route_pair import runs_to_route
 
     place, chosen = Workspace.find(workspace), checked_policy(policy)
     first, second = runs_to_route(place, universal, fleet)
@@ -43,6 +44,9 @@ def route(
         print_json(found.plain())
         return
     print_routes(found, with_table=not quiet)
+    if not any("dedicated" in counts for counts in found.counts().values()):
+        typer.echo(f"nobody leaves: {found.run.name} is {found.universal} itself, there is nothing to judge")
+        return
     typer.echo("decided on `route`, whose scores flatter it; on `test` it is judged once:")
     typer.echo(f"next: barcast compare {found.run.name} {found.universal} {found.fleet} --open-test")
 

@@ -120,11 +120,16 @@ def print_forecasts(forecasts: Forecasts | BarcastError, limit: int) -> None:
         return
     for horizon, end in forecasts.for_sessions.items():
         _print_horizon(forecasts, horizon, end, limit)
+    mixed = forecasts.oldest_taught_until < forecasts.taught_until
     if "routed" in forecasts.table["model"]:
         kind = "each symbol by the run that serves it"
+    elif mixed:
+        kind = f"of {forecasts.parent}, some of whose symbols were fitted again"
     else:
         kind = f"the refit of {forecasts.parent} on everything known" if forecasts.parent else "not refitted"
     known = f"taught by labels known until {forecasts.taught_until}"
+    if mixed:
+        known += f", its oldest models until {forecasts.oldest_taught_until} only"
     if forecasts.chosen_until > forecasts.taught_until:
         known += f", chosen and calibrated by labels known until {forecasts.chosen_until}"
     typer.echo(f"served by {forecasts.run} ({kind}), {known}")

@@ -113,6 +113,10 @@ class RunFolder:
         """Change entries of run.json."""
         self.write("run.json", {**self.info, **values})
 
+    def complete(self, **values: Any) -> None:
+        """Change entries of run.json, and mark the run done as of now."""
+        self.update(status="done", finished=_now(), **values)
+
     @property
     def recorded(self) -> dict[str, Any]:
         """The content of run.json, empty for a bare folder."""
@@ -203,6 +207,19 @@ def list_runs(workspace: Workspace) -> list[RunFolder]:
     return sorted(infos, key=lambda run: (str(infos[run].get("created", "")), run.name))
 
 
+def by_activity(runs: Sequence[RunFolder]) -> list[RunFolder]:
+    """Return runs in the order in which a command last took them up or finished them, the latest last.
+
+    A folder is made when its run begins: a dry run may be much older than the fleet that it became.
+    """
+
+    def last(run: RunFolder) -> str:
+        info = run.info
+        return max(str(info.get(name, "")) for name in ("created", "started", "finished"))
+
+    return sorted(runs, key=last)
+
+
 def broken_runs(workspace: Workspace) -> list[RunFolder]:
     """Return the folders whose run.json cannot be read, by name."""
     return [run for run in _run_folders(workspace) if _info_or_none(run) is None]
@@ -232,15 +249,19 @@ def start_run(
     run = run_folder(workspace, model, identity)
     with explained("making", run.path):
         run.path.mkdir(parents=True, exist_ok=True)
-    facts = {"command": command_line(), "status": "running", **info}
+    now = _now()
+    facts = {"command": command_line(), "status": "running", "started": now, **info}
     if (run.path / "run.json").is_file():
         run.update(**facts, reason=None)
     else:
-        created = datetime.now(UTC).isoformat()
-        run.write("run.json", {"name": run.name, "id": identity, "model": model, "created": created, **facts})
+        run.write("run.json", {"name": run.name, "id": identity, "model": model, "created": now, **facts})
     run.write("config.json", config)
     run.write("environment.json", environment())
     return run
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat()
 
 
 def run_folder(workspace: Workspace, model: str, identity: str) -> RunFolder:

@@ -436,7 +436,8 @@ class Ledger:
 
     def _unknown(self, symbol: str) -> UsageError:
         return UsageError(
-            f"{symbol} is not in the fleet of {self.path}", "see its symbols with `barcast fleet status`"
+            f"{symbol} is not in the fleet `{self.path.parent.parent.name}`",
+            "see its symbols with `barcast fleet status`",
         )
 
 

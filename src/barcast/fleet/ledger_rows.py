@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 RowStatus = Literal["pending", "running", "done", "failed", "left_out"]
@@ -80,6 +81,32 @@ class Plan:
         return counts
 
 
+class StoredMetrics(Mapping[str, Any]):
+    """Metrics as the table holds them, parsed for whom looks into them: a listing of thousands need not."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    @cached_property
+    def _values(self) -> dict[str, Any]:
+        values: dict[str, Any] = json.loads(self._text)
+        return values
+
+    def __getitem__(self, name: str) -> Any:
+        if name.isascii() and f'"{name}"' not in self._text:
+            raise KeyError(name)
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return repr(self._values)
+
+
 @dataclass(frozen=True)
 class LedgerRow:
     """What is known of one symbol; sizes in bytes, seconds of computing.
@@ -127,7 +154,7 @@ class LedgerRow:
     def read(cls, values: Sequence[Any]) -> LedgerRow:
         """Make a row from what the table holds, in the order of the fields."""
         named = dict(zip(cls.__dataclass_fields__, values, strict=True))
-        return cls(**named | {"metrics": json.loads(named["metrics"])})
+        return cls(**named | {"metrics": StoredMetrics(named["metrics"])})
 
     @property
     def fitted_by(self) -> str:

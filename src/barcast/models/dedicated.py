@@ -44,7 +44,7 @@ class FleetTreesConfig:
         _check_universal("fleet-trees", self.on, self.universal)
         if self.min_rows < 2:
             raise UsageError(
-                f"[fleet-trees] `min_rows` must be at least 2, got {self.min_rows}", "left out, it is 500"
+                f"[fleet-trees] `min_rows` must be at least 2, got {self.min_rows}", "without it it is 500"
             )
 
 

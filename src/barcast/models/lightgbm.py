@@ -17,7 +17,7 @@ from barcast.core.errors import UsageError
 from barcast.models.registry import register
 from barcast.models.tabular import Scorer
 
-_DEFAULT = "left out, the default is taken"
+_DEFAULT = "without it the default is taken"
 
 
 @dataclass(frozen=True, kw_only=True)

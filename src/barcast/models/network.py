@@ -10,7 +10,7 @@ from torch import Tensor
 
 from barcast.core.errors import UsageError
 
-_DEFAULT = "mend the flag, or the model's table of the settings file; left out, the default is taken"
+_DEFAULT = "mend the flag, or the model's table of the settings file; without it the default is taken"
 
 
 @dataclass(frozen=True)

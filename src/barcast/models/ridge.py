@@ -28,7 +28,7 @@ class RidgeConfig:
         if not self.penalties or not all(0 <= penalty < np.inf for penalty in self.penalties):
             raise UsageError(
                 f"[ridge] `penalties` must be one number or more, none negative, got {list(self.penalties)}",
-                "penalties = [0.001, 0.1]; left out, the default is taken",
+                "penalties = [0.001, 0.1]; without it the default is taken",
             )
 
 

@@ -11,11 +11,11 @@ from typing import Any
 
 from barcast.core.arrays import F64, I64
 from barcast.core.config import digest
-from barcast.core.errors import DataError
+from barcast.core.errors import DataError, UsageError
 from barcast.core.memory import tree_pss_bytes
 from barcast.core.progress import Progress
 from barcast.core.runs import RunFolder
-from barcast.core.texts import counted
+from barcast.core.texts import counted, some
 from barcast.fleet.budget import Plan
 from barcast.fleet.calibrate import Measured
 from barcast.fleet.data import FleetData
@@ -23,7 +23,7 @@ from barcast.fleet.driver import Driver
 from barcast.fleet.executors import ExecutorName, check_executor, executor
 from barcast.fleet.floor import Job, Workers
 from barcast.fleet.ledger import LEDGER, Ledger
-from barcast.fleet.ledger_rows import Planned, Wanted
+from barcast.fleet.ledger_rows import LedgerRow, Planned, Wanted
 from barcast.fleet.limits import Limits
 from barcast.fleet.work import FitSource
 from barcast.pipeline.dataset import Dataset
@@ -32,6 +32,7 @@ from barcast.pipeline.fleet_even import dropped_fits, even_out, fits_begin
 from barcast.pipeline.fleet_lessons import Lessons, lessons_of
 from barcast.pipeline.fleet_rows import (
     NOT_EVALUATED,
+    TOO_SHORT,
     candidates_of,
     check_symbols,
     rows_digests,
@@ -121,7 +122,8 @@ def fit_fleet(
         When the memory allowed holds not even one worker.
     """
     older = Older.of(run) if how.only is None else Older()  # else nobody but those is touched
-    return fit_lessons(config, lessons_of(dataset, how.priority), run, progress, how, parent, older)
+    lessons = lessons_of(dataset, how.priority, progress)
+    return fit_lessons(config, lessons, run, progress, how, parent, older)
 
 
 def fit_lessons(
@@ -170,7 +172,7 @@ def plan_fits(
     keep : bool
         Whether the ledger keeps what is fitted; else it stays as it is.
     """
-    lessons, older = lessons_of(dataset, how.priority), Older.of(run, writes=False)
+    lessons, older = lessons_of(dataset, how.priority, progress), Older.of(run, writes=False)
     with _ready_to_fit(config, lessons, run, progress, how, older=older, keep=keep) as (ledger, _, drivers):
         if drivers:
             fits_begin(ledger, budget=False)  # a plan gives nobody a preset
@@ -271,7 +273,10 @@ def _jobs(
     plan = ledger.plan([each for each in wanted if each.symbol not in taken.counted], taken.before)
     ledger.leave_out({each.symbol: short[each.symbol] for each in plan.todo if each.symbol in short})
     todo = [each for each in plan.todo if each.symbol not in short]
-    _say(plan.done, todo, short, progress)
+    if how.only is None:
+        _say(plan.done, todo, short, progress)
+    else:
+        _say_who_stays(ledger, len(todo), progress)
     there = [*ledger.rows(status=["done"]), *taken.counted.values()]
     known = [Measured.of_row(row) for row in there if row.status == "done"]
     known += dropped_fits(ledger, _settings(config))
@@ -321,7 +326,10 @@ def _own_options(
     """
     own = checked_features(options.symbol_options.get(symbol, {}), columns, source, symbol)
     if own:
-        engine.check(options, own)
+        try:
+            engine.check(options, own)
+        except UsageError as error:
+            raise UsageError(f"options of {symbol}: {error.found}", error.todo) from error
     return own
 
 
@@ -350,6 +358,15 @@ def _say(done: int, todo: list[Planned], short: Mapping[str, str], progress: Pro
     )
 
 
+def _say_who_stays(ledger: Ledger, num_again: int, progress: Progress) -> None:
+    """Say how many are fitted of those that were named, and what the ledger has of everybody else."""
+    counts = ledger.counts()
+    progress.note(
+        f"{counted(num_again, 'symbol')} to fit again, {counts['done']:,} keep their models, "
+        f"{counts['failed'] + counts['left_out']:,} without one"
+    )
+
+
 def _workers(source: FitSource, how: FleetHow, engine: Engine) -> Workers:
     units = how.batch_size if engine.unit_size == 1 else 0  # elsewhere symbols are handed over as one unit
     return lambda num, worker_bytes: executor(
@@ -360,14 +377,21 @@ def _workers(source: FitSource, how: FleetHow, engine: Engine) -> Workers:
 
 def _nothing_fitted(ledger: Ledger) -> DataError:
     rows = ledger.rows(status=["failed", "left_out"])
-    told = {row.reason for row in rows}
-    first = rows[0] if rows else None
+    if not rows:
+        return DataError("there is no symbol to fit", "barcast data info")
+    alike: dict[str, list[LedgerRow]] = {}
+    for row in rows:
+        alike.setdefault(row.reason.partition(":")[0], []).append(row)
+    groups = sorted(alike.values(), key=len, reverse=True)
+    told = [
+        f"{group[0].reason} ({group[0].symbol}{f' and {len(group) - 1:,} alike' if len(group) > 1 else ''})"
+        for group in groups
+    ]
+    first = groups[0][0]
+    needs_rows = first.reason.startswith(TOO_SHORT)
     return DataError(
-        f"none of {counted(len(rows), 'symbol')} could be given a model of its own: "
-        + (
-            first.reason if first is not None and len(told) == 1 else f"{len(told)} reasons, see fleet status"
-        ),
-        "more history, or a smaller --min-rows" if first is not None else "barcast data info",
+        f"none of {counted(len(rows), 'symbol')} could be given a model of its own: {some(told, '; ', 3)}",
+        "more history, or a smaller `min_rows`" if needs_rows else first.todo or "mend what the reasons say",
     )
 
 

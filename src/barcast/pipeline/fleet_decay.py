@@ -126,7 +126,13 @@ def stored_fleet(workspace: Workspace, name: str = "") -> RunFolder:
     """
     run = fleet_run(workspace, name)
     check_done(run)
-    return run if name else serving_run(workspace, run, np.datetime64("9999-12-31"))
+    return run if name else serving_fleet(workspace, run)
+
+
+def serving_fleet(workspace: Workspace, run: RunFolder) -> RunFolder:
+    """Return the run that serves for a finished fleet now: the refit of its evaluation, or that itself."""
+    evaluated = RunFolder(workspace.runs / str(run.info.get("parent", run.name)))
+    return serving_run(workspace, evaluated, np.datetime64("9999-12-31"))
 
 
 def fleet_decay(

@@ -12,10 +12,10 @@ from barcast.core.errors import UsageError
 from barcast.core.runs import RunFolder
 from barcast.core.workspace import Workspace
 from barcast.fleet.ledger import LEDGER, Ledger, StoredModel
-from barcast.pipeline.fleet_seen import fleet_run
+from barcast.pipeline.fleet_decay import serving_fleet, stored_fleet
+from barcast.pipeline.fleet_origins import model_taught_until
 from barcast.pipeline.fleet_universal import refuse_residual
 from barcast.pipeline.settings import RunConfig, from_run
-from barcast.pipeline.unfinished import check_done
 from barcast.store import MarketStore
 
 #: Formats, and how their files end.
@@ -39,6 +39,10 @@ class Exported:
     Attributes
     ----------
     run, symbol : str
+    taught_until : str
+        When the last label became known that taught the model.
+    served_by : str
+        The run that `barcast predict` serves by: another one where a newer refit serves for this fleet.
     path : Path
     files : tuple of str
         What is in it: the names inside an archive, or its own.
@@ -52,6 +56,8 @@ class Exported:
 
     run: str
     symbol: str
+    taught_until: str
+    served_by: str
     path: Path
     files: tuple[str, ...]
     inputs: tuple[str, ...]
@@ -95,7 +101,7 @@ def fleet_export(workspace: Workspace, symbol: str, to: Path, name: str = "", ki
         ``.zip``: each member of an ensemble in its library's own format; ``.safetensors``: all trees, or a
         network, as arrays; ``.onnx``: the final forecast.
     name : str
-        A fleet; by default the newest.
+        A fleet; by default the newest, or its refit where it serves by one.
     kind : str
         ``native``, ``safetensors`` or ``onnx``; by default as the file ends.
 
@@ -107,8 +113,7 @@ def fleet_export(workspace: Workspace, symbol: str, to: Path, name: str = "", ki
     RunError
         When the fleet is not finished.
     """
-    wanted, run = check_export(to, kind), fleet_run(workspace, name)
-    check_done(run)
+    wanted, run = check_export(to, kind), stored_fleet(workspace, name)
     refuse_residual(run, "export a model of a plain fleet: --run RUN")
     config = from_run(run.read("config.json"))
     (canonical,) = MarketStore.open(workspace.market).resolve((symbol,))
@@ -118,7 +123,10 @@ def fleet_export(workspace: Workspace, symbol: str, to: Path, name: str = "", ki
         loaded = (_LOADED_NETWORK,)
     inputs = (*run.read("state.json")["features"], "validity")
     own = config.options.symbol_options.get(canonical, {}) if config.model == "fleet-trees" else {}
-    return Exported(run.name, canonical, to, names, inputs, tuple(own.get("features") or inputs), loaded)
+    return Exported(
+        run.name, canonical, model_taught_until(run, canonical), serving_fleet(workspace, run).name, to,
+        names, inputs, tuple(own.get("features") or inputs), loaded,
+    )  # fmt: skip
 
 
 def _write(run: RunFolder, config: RunConfig, kind: str, symbol: str, to: Path) -> tuple[str, ...]:

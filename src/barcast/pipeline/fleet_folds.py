@@ -195,8 +195,9 @@ def cross_validate(
         parts.append((fold.read(FOLD_FILE), pl.read_parquet(fold.path / FORECASTS_FILE)))
     if all(told["skipped"] for told, _ in parts):
         raise DataError(
-            f"no symbol can be fitted in any of {len(parts)} folds: {parts[-1][0]['skipped']}",
-            "fewer folds, a larger train_share, a smaller min_rows, or more history",
+            f"no symbol can be fitted in any of {counted(len(parts), 'fold')}: {parts[-1][0]['skipped']}",
+            ("fewer folds, " if len(parts) > 1 else "")
+            + "a larger `train_share`, a smaller `min_rows`, or more history",
         )
     forecasts = pl.concat(
         [frame.select(pl.lit(place + 1, pl.Int32).alias("fold"), pl.all())

@@ -96,7 +96,7 @@ class FrameOptions:
         if not 0 < self.validation_share < 1:
             raise UsageError(
                 f"`validation_share` is {self.validation_share}: some rows must teach, and some judge",
-                "left out, it is 0.2",
+                "without it it is 0.2",
             )
 
     @property
@@ -200,10 +200,7 @@ def fit_frames(
     """
     progress, started = progress or Progress(enabled=False), time.perf_counter()
     rows = _checked(features, targets, options, progress)
-    (fold,) = purged_folds(
-        len(rows.calendar), 1, label_sessions=options.label_sessions, train_share=1 - options.validation_share
-    )
-    part, run = _lessons(rows, fold, options), RunFolder(folder)
+    part, run = _lessons_of_all(rows, options), RunFolder(folder)
     with writer_lock(folder):
         known = [] if fresh else _known_before(run)
         (folder / SUMMARY_FILE).unlink(missing_ok=True)
@@ -277,6 +274,20 @@ def _checked(
         told = [f"{symbol}: {', '.join(names)}" for symbol, names in rows.ignored.items()]
         progress.note(f"columns that others do not have are left out: {some(told, '; ', 3)}")
     return rows
+
+
+def _lessons_of_all(rows: FrameRows, options: FrameOptions) -> FoldLessons:
+    """Return what a fleet is fitted on: the calendar cut once, where its last share begins to judge."""
+    sessions, label = len(rows.calendar), options.label_sessions
+    try:
+        (fold,) = purged_folds(sessions, 1, label_sessions=label, train_share=1 - options.validation_share)
+        return _lessons(rows, fold, options)
+    except UsageError as error:  # it speaks of folds, which nobody asked for
+        raise UsageError(
+            f"{counted(sessions, 'session')} in the index are too few: labels of {counted(label, 'session')} "
+            f"must teach, stop and weigh, and the last {options.validation_share:.0%} of all judge",
+            "more history, a smaller `label_sessions`, or another `validation_share`",
+        ) from error
 
 
 def _lessons(rows: FrameRows, fold: Fold, options: FrameOptions) -> FoldLessons:

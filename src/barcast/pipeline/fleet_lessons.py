@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from barcast.core.arrays import F64, I64
+from barcast.core.progress import Progress
 from barcast.fleet.data import FleetData
 from barcast.pipeline.dataset import Dataset
-from barcast.pipeline.fleet_rows import fleet_data, values_of
+from barcast.pipeline.fleet_priority import values_of
+from barcast.pipeline.fleet_rows import fleet_data
 
 
 @dataclass(frozen=True)
@@ -62,11 +64,12 @@ class Lessons:
         return np.concatenate(spans) if spans else np.empty(0, np.int64)
 
 
-def lessons_of(dataset: Dataset, priority: str = "turnover") -> Lessons:
+def lessons_of(dataset: Dataset, priority: str = "turnover", progress: Progress | None = None) -> Lessons:
     """Return what a fleet learns from a market; ``priority`` says who comes first (see ``values_of``)."""
     features, horizons = dataset.features, dataset.market.labels.spec.horizons
     return Lessons(
-        fleet_data(dataset), tuple(features.names), features.name, horizons, values_of(dataset, priority),
+        fleet_data(dataset), tuple(features.names), features.name, horizons,
+        values_of(dataset, priority, progress),
         tuple(target_scale(dataset, horizon) for horizon in horizons),
         dataset.target_name in ("return", "volatility_scaled"),
     )  # fmt: skip

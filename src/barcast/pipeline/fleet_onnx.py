@@ -15,6 +15,7 @@ import numpy as np
 from barcast.core.runs import RunFolder
 from barcast.fleet.ledger import LEDGER, Ledger
 from barcast.fleet.onnx import Graph
+from barcast.pipeline.fleet_origins import model_taught_until
 from barcast.pipeline.fleet_weights import weighed_model
 from barcast.pipeline.record import load_maps
 from barcast.pipeline.settings import RunConfig
@@ -93,6 +94,6 @@ def _facts(run: RunFolder, config: RunConfig, symbol: str) -> dict[str, Any]:
         "delay": config.data.delay,
         "target": state["target"],
         "units": _UNITS,
-        "taught_until": run.info["taught_until"],
+        "taught_until": model_taught_until(run, symbol),
     }
     return found if scaler is None else {**found, "scaler": scaler}

@@ -14,6 +14,7 @@ from barcast.core.workspace import Workspace
 from barcast.fleet.executors import ExecutorName
 from barcast.fleet.limits import Limits, parse_size
 from barcast.pipeline.fleet import FleetHow
+from barcast.pipeline.fleet_priority import check_priority
 from barcast.store import MarketStore
 
 #: Kinds of fleets.
@@ -37,11 +38,13 @@ def fleet_how(
         ``8G``, ``800M``, or bytes.
     workers : int, optional
         By default one for each core that this process may use; of ``serial`` there is one.
+    priority : str
+        ``turnover``, ``length`` or a CSV file.
 
     Raises
     ------
     UsageError
-        On a duration, size or number that makes no sense, or more than one worker of ``serial``.
+        On a duration, size, number or file that makes no sense, or more than one worker of ``serial``.
     """
     cores = 1 if executor == "serial" else available_cores()
     if executor == "serial" and workers is not None and workers > 1:
@@ -55,6 +58,7 @@ def fleet_how(
         )
     if time_per_symbol is not None and not time_per_symbol > 0:
         raise UsageError(f"--time-per-symbol {time_per_symbol}: seconds above 0", "--time-per-symbol 1.0")
+    check_priority(priority)
     limits = Limits(
         workers=cores if workers is None else workers,
         budget=parse_duration(budget, "--budget") if isinstance(budget, str) else budget,

@@ -8,6 +8,7 @@ from typing import Any
 
 from barcast.core.config import to_plain
 from barcast.core.runs import RunFolder
+from barcast.fleet.ledger import LEDGER, Ledger
 from barcast.fleet.ledger_rows import TAKEN_OVER, LedgerRow
 from barcast.pipeline.record import known_until
 
@@ -24,16 +25,20 @@ class Origin:
         Digest of the rows of the market that this run read.
     known_until : str
         When the last label became known that taught, stopped, chose or calibrated anything of this run.
+    taught_until : str
+        When the last one became known that taught it.
     """
 
     run: str
     data_key: str
     known_until: str
+    taught_until: str
 
     @classmethod
     def of(cls, run: RunFolder) -> Origin:
         """Return the origin of the models that a run fits itself."""
-        return cls(run.name, str(run.info.get("data_key", "")), known_until(run))
+        info = run.info
+        return cls(run.name, str(info.get("data_key", "")), known_until(run), str(info["taught_until"]))
 
 
 def origins(run: RunFolder, rows: Iterable[LedgerRow]) -> dict[str, Origin]:
@@ -46,7 +51,14 @@ def _origin(row: LedgerRow, here: Origin) -> Origin:
     told = row.metrics.get(TAKEN_OVER, {})
     if "known_until" not in told:  # fitted here, or taken over as if it had been (`as_if_fitted_here`)
         return here
-    return Origin(told["run"], told["data_key"], told["known_until"])
+    known = told["known_until"]  # all that ledgers of earlier versions say; it is no earlier
+    return Origin(told["run"], told["data_key"], known, told.get("taught_until", known))
+
+
+def model_taught_until(run: RunFolder, symbol: str) -> str:
+    """Return when the last label became known that taught one symbol's model of a finished run."""
+    with Ledger.open(run.fleet / LEDGER) as ledger:
+        return origins(run, [ledger.row(symbol)])[symbol].taught_until
 
 
 def with_origin(row: LedgerRow, origin: Origin) -> dict[str, Any]:

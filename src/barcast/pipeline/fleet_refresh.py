@@ -28,18 +28,20 @@ from barcast.pipeline.dataset import Dataset, build_dataset, make_panel, normali
 from barcast.pipeline.fit import check_fits, fit_model
 from barcast.pipeline.fleet import FleetHow
 from barcast.pipeline.fleet_decay import FleetDecay, fleet_decay, stored_fleet
-from barcast.pipeline.fleet_origins import origins, with_origin
+from barcast.pipeline.fleet_origins import Origin, origins, with_origin
 from barcast.pipeline.fleet_taken import bring
 from barcast.pipeline.fleet_takes import recorded_how
 from barcast.pipeline.fleet_universal import refuse_residual
 from barcast.pipeline.market import Market
 from barcast.pipeline.record import (
+    OLDEST,
     begin,
     check_known_by,
     check_market,
     finish,
     known_until,
     load_maps,
+    oldest_taught_until,
     save_state,
 )
 from barcast.pipeline.settings import from_run
@@ -64,6 +66,9 @@ class Refreshed:
     not_fitted : mapping of str to str
         Who was to be and has no model now, and why.
     num_taken_over : int
+    oldest_taught_until : str
+        When the last label became known that taught the oldest model of the new run; empty where there is
+        no new run.
     """
 
     run: str
@@ -71,6 +76,7 @@ class Refreshed:
     fitted: tuple[str, ...]
     not_fitted: Mapping[str, str]
     num_taken_over: int
+    oldest_taught_until: str = ""
 
     def plain(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -143,8 +149,10 @@ def _refresh(
     with writer_lock(new.path), failure_recorded(new):
         facts = {"final": True, "parent": evaluated.name, "refreshed_from": run.name}
         new = begin(workspace, config, identity, dataset, fresh=False, **facts)
-        num_taken = _take_over(run, new, set(symbols), market.bars.symbols)
-        progress.note(f"{num_taken:,} models taken over from {run.name}, {len(symbols):,} to fit again")
+        taken = _take_over(run, new, set(symbols), market.bars.symbols)
+        progress.note(f"{len(taken):,} models taken over from {run.name}, {len(symbols):,} to fit again")
+        if taken:
+            new.update(**{OLDEST: min(origin.taught_until for origin in taken)})
         outcome = fit_model(
             entry, config, dataset, new, progress, parent=evaluated,
             fleet=replace(how, only=frozenset(symbols)),
@@ -153,7 +161,7 @@ def _refresh(
         known = (known_until(run), known_until(evaluated), decay.until if decay else "")
         finish(
             new, dataset, outcome.facts, started, chosen_until=max(known),
-            taught_before=run.info["taught_until"], num_taken_over=num_taken,
+            taught_before=run.info["taught_until"], num_taken_over=len(taken),
         )  # fmt: skip
     return _refreshed(new, run, symbols)
 
@@ -218,8 +226,8 @@ def _dataset(
     return replace(dataset, scaler=scaler, inputs=normalised(panel, bars, features, scaler, everyone))
 
 
-def _take_over(run: RunFolder, new: RunFolder, again: set[str], symbols: Sequence[str]) -> int:
-    """Bring what an old ledger says of everybody else, models included; return how many models that are.
+def _take_over(run: RunFolder, new: RunFolder, again: set[str], symbols: Sequence[str]) -> list[Origin]:
+    """Bring what an old ledger says of everybody else, models included; return where each model comes from.
 
     What an interrupted call brought is there whole, and stays.
     """
@@ -229,9 +237,9 @@ def _take_over(run: RunFolder, new: RunFolder, again: set[str], symbols: Sequenc
         here = {row.symbol for row in ledger.rows()}
         rows = [row for row in old.rows() if row.symbol in places and row.symbol not in again]
         missing = [row for row in rows if row.symbol not in here]
-        from_where = origins(run, missing)
+        from_where = origins(run, rows)
         bring(old, ledger, missing, places, lambda row: with_origin(row, from_where[row.symbol]))
-        return sum(row.status == "done" for row in rows)
+        return [from_where[row.symbol] for row in rows if row.status == "done"]
 
 
 def _refreshed(new: RunFolder, run: RunFolder, symbols: Sequence[str]) -> Refreshed:
@@ -240,4 +248,5 @@ def _refreshed(new: RunFolder, run: RunFolder, symbols: Sequence[str]) -> Refres
     return Refreshed(
         new.name, run.name, tuple(row.symbol for row in rows if row.status == "done"),
         {row.symbol: row.reason for row in rows if row.status != "done"}, int(new.info["num_taken_over"]),
+        oldest_taught_until(new),
     )  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ import polars as pl
 
 from barcast.core.arrays import F32, F64, I8, I64
 from barcast.core.bars import Bars
-from barcast.core.errors import UsageError, explained
+from barcast.core.errors import UsageError
 from barcast.core.predictions import SEGMENTS
 from barcast.core.texts import some
 from barcast.fleet.budget import Candidates
@@ -31,8 +30,6 @@ NOT_EVALUATED = "no model in the evaluation that this refits"
 #: How the reasons begin that another call would not change, and those of failures that it may.
 SETTLED = (TOO_SHORT, NOT_EVALUATED)
 PASSING = (DIED, "MemoryError", "ResourceError")
-#: What symbols may be ordered by; anything else is a file.
-PRIORITIES = ("turnover", "length")
 _FIT, _STOP, _WEIGH = (SEGMENTS.index(name) for name in ("fit", "stop", "weigh"))
 
 
@@ -135,51 +132,6 @@ def teaching_counts(data: FleetData) -> I64:
     teach = (data.segment == _FIT)[:, None] & np.isfinite(data.target)
     counts = [np.bincount(owner[column], minlength=len(data.symbols)) for column in teach.T]
     return np.asarray(np.min(counts, axis=0), np.int64)
-
-
-def values_of(dataset: Dataset, priority: str) -> F64:
-    """Return what each symbol is worth, shape (S,); NaN comes last.
-
-    Parameters
-    ----------
-    priority : str
-        ``turnover``: mean close times volume of the last 60 bars that may teach; ``length``: rows that teach;
-        or a CSV file with the columns ``symbol`` and ``value``.
-
-    Raises
-    ------
-    UsageError
-        On a file that cannot be read so, or names a symbol twice.
-    """
-    bars = dataset.market.bars
-    if priority == "length":
-        counts = np.bincount(bars.symbol_of_row[dataset.teach], minlength=bars.num_symbols)
-        return np.asarray(counts, np.float64)
-    if priority != "turnover":
-        told = _told_values(Path(priority))
-        return np.array([told.get(symbol, np.nan) for symbol in bars.symbols])
-    values = np.full(bars.num_symbols, np.nan)
-    traded = np.nan_to_num(bars.close * bars.volume)
-    for position in range(bars.num_symbols):
-        rows = np.flatnonzero(dataset.teach[bars.offsets[position] : bars.offsets[position + 1]])
-        if len(rows):
-            values[position] = traded[bars.offsets[position] + rows[-TURNOVER_BARS:]].mean()
-    return values
-
-
-def _told_values(path: Path) -> dict[str, float]:
-    todo = "a CSV file with the header symbol,value"
-    if not path.is_file():
-        raise UsageError(f"--priority {path}: neither {', '.join(PRIORITIES)} nor a file", todo)
-    with explained("reading", path), path.open(encoding="utf-8-sig", newline="") as file:
-        lines = list(csv.DictReader(file))
-    try:
-        told = {line["symbol"].strip(): float(line["value"]) for line in lines}
-    except (KeyError, ValueError, AttributeError) as error:
-        raise UsageError(f"{path}: {error!r}", todo) from error
-    if len(told) != len(lines):
-        raise UsageError(f"{path}: {len(lines) - len(told)} symbols stand there twice", "one line a symbol")
-    return told
 
 
 def candidates_of(data: FleetData, value: F64, wanted: Mapping[str, int]) -> Candidates:

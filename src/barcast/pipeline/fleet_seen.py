@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from barcast.core.config import to_plain
 from barcast.core.errors import RunError
-from barcast.core.runs import RunFolder, list_runs, open_run
+from barcast.core.runs import RunFolder, by_activity, list_runs, open_run
 from barcast.core.workspace import Workspace
 from barcast.fleet.ledger import LEDGER, Ledger
-from barcast.fleet.ledger_rows import LedgerRow
-from barcast.pipeline.unfinished import RUNNING, run_status
+from barcast.fleet.ledger_rows import STATUSES, LedgerRow
+from barcast.pipeline.unfinished import DONE, RUNNING, going_on, run_status
 
 #: Where run.json of a residual fleet names the universal run that it leans on.
 LEANS_ON = "universal"
@@ -33,7 +33,8 @@ class FleetStatus:
     ----------
     run : str
     counts : dict of str to int
-        Symbols by status: pending, running, done, failed, left_out.
+        Symbols by status: pending, running, done, failed, left_out. Fits that a kill or an error ended are
+        pending.
     presets : dict of str to int
         Finished symbols by preset.
     seconds : float
@@ -50,6 +51,8 @@ class FleetStatus:
         Most that a worker held.
     taken_over : dict of str to int
         How many finished models other runs fitted, by their names.
+    resume : str
+        What goes on with it; empty where somebody is at work, or there is nothing to go on with.
     """
 
     run: str
@@ -62,6 +65,7 @@ class FleetStatus:
     rate: float = 0.0
     memory_bytes: int = 0
     taken_over: dict[str, int] = field(default_factory=dict)
+    resume: str = ""
 
     @property
     def seconds_left(self) -> float | None:
@@ -101,7 +105,7 @@ class FleetSymbol:
 
 
 def fleet_run(workspace: Workspace, name: str = "") -> RunFolder:
-    """Return the named fleet, or the newest one, finished or not.
+    """Return the named fleet, or the one that was at work last, finished or not.
 
     Raises
     ------
@@ -113,7 +117,7 @@ def fleet_run(workspace: Workspace, name: str = "") -> RunFolder:
         if not (run.fleet / LEDGER).is_file():
             raise RunError(f"`{run.name}` is no fleet: it has no ledger", "name a fleet: barcast runs")
         return run
-    found = [run for run in list_runs(workspace) if (run.fleet / LEDGER).is_file()]
+    found = by_activity([run for run in list_runs(workspace) if (run.fleet / LEDGER).is_file()])
     evaluations = [run for run in found if not run.info.get("final")]
     if not found:
         raise RunError("no fleet in this workspace", "barcast fleet trees")
@@ -124,18 +128,23 @@ def fleet_status(workspace: Workspace, name: str = "", only: str | None = None) 
     """Return how a fleet stands; another process may be fitting it. ``only`` keeps the rows of a status."""
     run = fleet_run(workspace, name)
     with Ledger.open(run.fleet / LEDGER) as ledger:
-        rows = tuple(ledger.rows())
-        counts, size = ledger.counts(), ledger.size_bytes()
+        rows, size = tuple(ledger.rows()), ledger.size_bytes()
+    status = run_status(run)
+    if status != RUNNING:  # who began a fit died with it
+        rows = tuple(replace(row, status="pending") if row.status == "running" else row for row in rows)
+    counts = {str(each): 0 for each in STATUSES} | Counter(str(row.status) for row in rows)
+    goes_on = status != RUNNING and (status != DONE or counts["pending"])
     done = [row for row in rows if row.status == "done"]
     presets = dict(Counter(row.preset for row in done))
     return FleetStatus(
-        run.name, {str(status): num for status, num in counts.items()}, presets,
+        run.name, counts, presets,
         sum(row.seconds for row in done if not row.fitted_by), size,
         tuple(row for row in rows if only in (None, row.status)),
         run.recorded.get(LEANS_ON, {}).get("run", ""),
-        _rate(rows) if run_status(run) == RUNNING else 0.0,
+        _rate(rows) if status == RUNNING else 0.0,
         max((row.memory_bytes for row in rows), default=0),
         dict(Counter(row.fitted_by for row in done if row.fitted_by)),
+        going_on(run) or "the same call in Python" if goes_on else "",
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from barcast.core.config import from_plain, to_plain
 from barcast.core.cores import available_cores
 from barcast.core.runs import RunFolder
 from barcast.pipeline.fleet import FleetHow
-from barcast.pipeline.fleet_rows import PRIORITIES
+from barcast.pipeline.fleet_priority import PRIORITIES
 
 #: What run.json calls it.
 _FACT = "takes"

@@ -113,6 +113,8 @@ def read_frames(features: Mapping[str, Frame], targets: Mapping[str, Column], in
         When no symbol can be used.
     """
     given, wanted = _by_name(features, "features"), _by_name(targets, "targets")
+    if not given and not wanted:
+        raise DataError("no symbol is given: features and targets are empty", "fit({'AAPL': frame}, {...})")
     failures = {name: "targets, but no features" for name in wanted if name not in given}
     tables, failed = _tables(given, index)
     failures |= failed

@@ -22,7 +22,14 @@ from barcast.core.workspace import Workspace
 from barcast.pipeline.dataset import run_features
 from barcast.pipeline.forecast import live_rows
 from barcast.pipeline.market import CheckedBars, load_bars
-from barcast.pipeline.record import check_known_by, check_market, known_until, load_maps, of_another_market
+from barcast.pipeline.record import (
+    check_known_by,
+    check_market,
+    known_until,
+    load_maps,
+    of_another_market,
+    oldest_taught_until,
+)
 from barcast.pipeline.scoring import output_rows, run_head
 from barcast.pipeline.serving_notes import age_warnings, session_warnings, unknown_warnings
 from barcast.pipeline.settings import RunConfig, from_run, server_of
@@ -53,6 +60,8 @@ class Forecasts:
         The run whose refit it is; empty for an evaluation.
     taught_until : str
         When the last label that taught it became known.
+    oldest_taught_until : str
+        When the last one became known that taught the oldest of its models: earlier in a refreshed fleet.
     chosen_until : str
         When the last label that taught, stopped, chose or calibrated it became known.
     asof : str
@@ -69,6 +78,7 @@ class Forecasts:
     run: str
     parent: str
     taught_until: str
+    oldest_taught_until: str
     chosen_until: str
     asof: str
     for_sessions: Mapping[int, str]
@@ -91,6 +101,7 @@ class Forecasts:
             "run": self.run,
             "parent": self.parent or None,
             "taught_until": self.taught_until,
+            "oldest_taught_until": self.oldest_taught_until,
             "chosen_until": self.chosen_until,
             "asof": self.asof,
             "for_session": self.for_session,
@@ -212,7 +223,6 @@ def predict(
         check_coverage(bars.session, universe[bars.symbol_of_row], at)
     wanted = MarketStore.open(workspace.market).resolve(symbols) or _own_symbols(config, state)
     last_rows, reasons = _rows_and_reasons(found, at, wanted or (*bars.symbols, *found.without_bars))
-    warnings += unknown_warnings(bars, last_rows, state["vocabulary"])
     features = run_features(run, state["feature_set"])
     progress.note(f"predicting {len(last_rows)} symbols as of {now} with {run.name}")
     outputs, volatility = output_rows(workspace, run, config, state, bars, features, universe, last_rows)
@@ -220,6 +230,7 @@ def predict(
     if not served.all():
         reasons = pl.concat([reasons, _without_model(run, bars, last_rows[~served])]).sort("symbol")
     outputs, volatility, last_rows = outputs[served], volatility[served], last_rows[served]
+    warnings += _unknown(workspace, run, bars, last_rows)
     head = run_head(config)
     table = live_rows(
         bars, last_rows, head.scores(outputs), volatility, load_maps(run), delay=config.data.delay,
@@ -229,6 +240,17 @@ def predict(
     if is_served_to_all(symbols, asof, save):
         keep_served(run, now, table)
     return _answer(run, config, bars, table, reasons, warnings)
+
+
+def _unknown(workspace: Workspace, run: RunFolder, bars: Bars, rows: I64) -> list[Text]:
+    """Say which forecasts (n,) lack an identity, where the model that makes them knows symbols by name."""
+    from barcast.pipeline.fleet_universal import recorded_universal  # local: few runs lean on another
+
+    universal = recorded_universal(workspace, run)
+    maker = run if universal is None else universal.run
+    if not getattr(from_run(maker.read("config.json")).options, "stock_embedding_dim", 0):
+        return []
+    return unknown_warnings(bars, rows, maker.read("state.json")["vocabulary"])
 
 
 def _own_symbols(config: RunConfig, state: dict[str, Any]) -> Sequence[str]:
@@ -247,6 +269,7 @@ def _answer(
         run.name,
         info.get("parent", ""),
         info["taught_until"],
+        oldest_taught_until(run),
         known_until(run),
         str(now),
         ends,

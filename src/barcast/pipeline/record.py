@@ -31,6 +31,8 @@ EXAMPLES = 20
 PROFILE = "profile.json"
 #: Where run.json says that a run began anew, whatever was there.
 FRESH = "fresh"
+#: Where run.json of a refreshed fleet says when the last label became known that taught its oldest model.
+OLDEST = "oldest_taught_until"
 
 
 def begin(
@@ -119,8 +121,7 @@ def finish(
     run.write("failures.json", failures(dataset))
     write_text(run.path / "card.md", model_card(run, dataset))
     taught_until = max(last_known(dataset, np.flatnonzero(dataset.teach)), taught_before)
-    run.update(
-        status="done",
+    run.complete(
         num_teaching_rows=int(dataset.teach.sum()),
         last_teaching_session=str(last_teaching_session(dataset)),
         taught_until=taught_until,
@@ -154,6 +155,16 @@ def known_until(run: RunFolder) -> str:
     if "chosen_until" in info:
         return str(info["chosen_until"])
     return max(str(info["taught_until"]), str(run.read("state.json")["segments"]["weigh"][1]))
+
+
+def oldest_taught_until(run: RunFolder) -> str:
+    """Return when the last label became known that taught the oldest model of a finished run.
+
+    What was seen in all is told by the newest (``taught_until``), how old a forecast can be by the oldest.
+    Only a refreshed fleet has models of several ages.
+    """
+    info = run.info
+    return str(info.get(OLDEST, info["taught_until"]))
 
 
 def check_known_by(workspace: Workspace, run: RunFolder, asof: str) -> None:
@@ -236,6 +247,8 @@ def model_card(run: RunFolder, dataset: Dataset) -> str:
             f"- `{info['refreshed_from']}` with some symbols refitted on their known labels; its evidence is "
             f"that of `{parent}`"
         )
+        if OLDEST in info:
+            lines.append(f"- its oldest model was taught by labels known until {info[OLDEST]}")
     elif parent is None:
         lines += [f"- {name}: {span}" for name, span in spans.items()]
         lines.append("- scores: comparison.json and report.html; `test` is sealed until it is opened")

@@ -7,7 +7,7 @@ anything; so what routing is worth shows on `test` alone, and `route` rows of a 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -22,14 +22,13 @@ from barcast.core.errors import RunError, UsageError
 from barcast.core.lock import writer_lock
 from barcast.core.predictions import conform, read_predictions, write_predictions
 from barcast.core.progress import Progress
-from barcast.core.runs import RunFolder, list_runs, open_run, run_folder, run_identity, start_run
+from barcast.core.runs import RunFolder, run_folder, run_identity, start_run
 from barcast.core.texts import counted
 from barcast.core.workspace import Workspace
 from barcast.ensemble.routing import Policy, Routing, route
 from barcast.fleet.ledger import LEDGER, Ledger
 from barcast.models.dedicated import RoutedConfig
-from barcast.models.registry import model_entry
-from barcast.pipeline.compare import REFERENCE, check_same_question
+from barcast.pipeline.compare import check_same_question
 from barcast.pipeline.fleet_universal import recorded_universal
 from barcast.pipeline.predict import Forecasts, is_served_to_all, keep_served, predict
 from barcast.pipeline.record import check_market, known_until, load_maps
@@ -83,36 +82,6 @@ class Routed:
         }  # fmt: skip
 
 
-def runs_to_route(workspace: Workspace, universal: str = "", fleet: str = "") -> tuple[RunFolder, RunFolder]:
-    """Return the two runs, by default the newest fleet and the newest other run of its question.
-
-    Raises
-    ------
-    RunError
-        When one is missing, or of the wrong kind.
-    """
-    done = [run for run in list_runs(workspace) if run.is_done and not run.info.get("final")]
-    fleets = [run for run in done if _kind(run) == "fleet"]
-    if not fleet and not fleets:
-        raise RunError("no finished fleet in this workspace", "barcast fleet trees")
-    second = open_run(workspace, fleet) if fleet else fleets[-1]
-    others = [
-        run
-        for run in done
-        if _kind(run) in ("network", "tabular") and run.info["model"] != REFERENCE
-        and run.info["label_key"] == second.info.get("label_key")
-    ]  # fmt: skip
-    if not universal and not others:
-        raise RunError(f"no finished universal model asks what `{second.name}` does", "barcast train lstm")
-    first = open_run(workspace, universal) if universal else others[-1]
-    if _kind(first) not in ("network", "tabular") or _kind(second) != "fleet":
-        raise RunError(
-            f"`{first.name}` and `{second.name}` are no universal model and fleet",
-            "barcast route UNIVERSAL FLEET, by the names that `barcast runs` lists",
-        )
-    return first, second
-
-
 def checked_policy(policy: str) -> Policy:
     """Return the rule by which servers are chosen.
 
@@ -124,10 +93,6 @@ def checked_policy(policy: str) -> Policy:
     if policy not in get_args(Policy):
         raise UsageError(f"--route {policy}: no such rule", f"choose one of {', '.join(get_args(Policy))}")
     return cast("Policy", policy)
-
-
-def _kind(run: RunFolder) -> str:
-    return model_entry(str(run.info["model"])).kind
 
 
 def route_runs(
@@ -259,8 +224,8 @@ def _write(run: RunFolder, parts: Parts, routes: pl.DataFrame, started: float) -
     seen = table.filter(segment="route")["known_at"].max()
     until = max(*(known_until(part) for part in parts), _known(seen))
     taught = max(str(part.info["taught_until"]) for part in parts)
-    run.update(
-        status="done", taught_until=taught, chosen_until=until, best_score=None, num_predictions=len(table),
+    run.complete(
+        taught_until=taught, chosen_until=until, best_score=None, num_predictions=len(table),
         weights_bytes=sum(int(part.info["weights_bytes"]) for part in parts),
         train_seconds=sum(float(part.info["train_seconds"]) for part in parts),
         total_seconds=round(time.perf_counter() - started, 3), **{FACT: parts.plain()},
@@ -302,7 +267,8 @@ def predict_routed(
 ) -> Forecasts:
     """Forecast by the newest refits of both runs of a routed one, each for the symbols that it serves.
 
-    Options are those of `predict`.
+    A fleet that serves none of them is not asked; the universal model stands in for every symbol without a
+    forecast of its own. Options are those of `predict`.
 
     Raises
     ------
@@ -311,8 +277,11 @@ def predict_routed(
         when the session is one that decided.
     """
     parts = recorded_parts(workspace, run)
-    first, second = (predict(workspace, part, save=False, **asked) for part in parts)
-    table = served_rows(first.table, second.table, open_routes(run), run.name)
+    routes = open_routes(run)
+    serving = parts if _serves_by_fleet(workspace, routes, asked.get("symbols", ())) else parts[:1]
+    answers = [predict(workspace, part, save=False, **asked) for part in serving]
+    first, *_ = answers
+    table = served_rows(first.table, answers[-1].table, routes, run.name)  # of one answer nobody leaves it
     reasons = first.reasons.filter(~pl.col("symbol").is_in(table["symbol"].unique().to_list()))
     if np.datetime64(known_until(run)) > np.datetime64(first.asof):
         raise RunError(
@@ -325,10 +294,18 @@ def predict_routed(
         keep_served(run, np.datetime64(first.asof), table)
     return replace(
         first, run=run.name, parent="", table=table,
-        taught_until=max(first.taught_until, second.taught_until),
-        chosen_until=max(first.chosen_until, second.chosen_until, known_until(run)), reasons=reasons,
-        warnings=tuple(dict.fromkeys((*first.warnings, *second.warnings))),
+        taught_until=max(each.taught_until for each in answers),
+        oldest_taught_until=min(each.oldest_taught_until for each in answers),
+        chosen_until=max(known_until(run), *(each.chosen_until for each in answers)), reasons=reasons,
+        warnings=tuple(dict.fromkeys(warning for each in answers for warning in each.warnings)),
     )  # fmt: skip
+
+
+def _serves_by_fleet(workspace: Workspace, routes: pl.DataFrame, symbols: Sequence[str]) -> bool:
+    """Return whether any of the symbols (none: of all) is served by its own model."""
+    own = set(routes.filter(decision="dedicated")["symbol"])
+    wanted = set(MarketStore.open(workspace.market).resolve(symbols)) if symbols else own
+    return bool(own & wanted)
 
 
 def write_routes(routes: pl.DataFrame, path: Path) -> None:

@@ -15,6 +15,7 @@ from barcast.core.errors import RunError
 from barcast.core.runs import RunFolder, command_to_type
 from barcast.core.texts import Text
 from barcast.core.workspace import Workspace
+from barcast.pipeline.record import oldest_taught_until
 
 #: Sessions since the last training label: a warning, then a refusal.
 OLD_SESSIONS, TOO_OLD_SESSIONS = 63, 252
@@ -25,13 +26,16 @@ STALE_SESSIONS = 5
 def age_warnings(workspace: Workspace, run: RunFolder, bars: Bars, asof: str, allow_old: bool) -> list[Text]:
     """Say when a run was taught long before the forecast; refuse after a year, unless that is allowed.
 
+    A refreshed fleet is as old as its oldest model.
+
     Raises
     ------
     RunError
         When the last training label is more than a year old and ``allow_old`` is not set.
     """
-    info = run.info
-    taught = info["taught_until"]
+    info, taught = run.info, oldest_taught_until(run)
+    mixed = taught < info["taught_until"]
+    was = "has models that were" if mixed else "was"
     # A refit as of the same session can answer it; one that knows what came later cannot.
     until = ["--asof", str(bars.calendar.times[-1])] if asof else []
     parent = info.get("parent", run.name)
@@ -43,16 +47,17 @@ def age_warnings(workspace: Workspace, run: RunFolder, bars: Bars, asof: str, al
     if age > TOO_OLD_SESSIONS and not allow_old:
         anyway = command_to_type(workspace, "predict", run.name, *until, "--allow-old")
         raise RunError(
-            f"`{run.name}` was taught by labels known until {taught}, {age} trading days before the forecast",
+            f"`{run.name}` {was} taught by labels known until {taught}, {age} trading days before the "
+            "forecast",
             f"refit it on everything known: {command}   (or as it is: {anyway})",
         )
     if age <= OLD_SESSIONS:
         return []
     return [
         Text(
-            f"{run.name} was taught by labels known until {taught} only, {age} trading days ago; refit it on "
-            f"everything known before you use a forecast: {command}",
-            f"{run.name} 只学到 {taught} 为止已知的标签，距今 {age} 个交易日；"
+            f"{run.name} {was} taught by labels known until {taught} only, {age} trading days ago; refit it "
+            f"on everything known before you use a forecast: {command}",
+            f"{run.name}{' 中有模型' if mixed else ' '}只学到 {taught} 为止已知的标签，距今 {age} 个交易日；"
             f"使用预测前请用全部已知数据重新拟合：{command}",
         )
     ]
@@ -90,7 +95,7 @@ def _today() -> date:
 
 
 def unknown_warnings(bars: Bars, rows: I64, vocabulary: Sequence[str]) -> list[Text]:
-    """Say how many forecast symbols taught the run nothing."""
+    """Say how many symbols of forecast rows (n,) a model does not know that knows others by name."""
     known = set(vocabulary)
     unknown = [name for row in rows if (name := bars.symbols[bars.symbol_of_row[row]]) not in known]
     if not unknown:

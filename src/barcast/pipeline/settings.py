@@ -79,11 +79,11 @@ class DataConfig:
         if not -1 <= self.hold_out_fold < 20:
             raise UsageError(
                 f"[data] `hold_out_fold` must be -1 or 0 .. 19, got {self.hold_out_fold}",
-                "left out, nothing is held out",
+                "without it nothing is held out",
             )
         if self.limit < 0:
             raise UsageError(
-                f"[data] `limit` must be 0 or more, got {self.limit}", "left out, nothing is limited"
+                f"[data] `limit` must be 0 or more, got {self.limit}", "without it nothing is limited"
             )
 
 

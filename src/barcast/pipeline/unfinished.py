@@ -50,9 +50,14 @@ def check_done(run: RunFolder) -> None:
     """
     if run.is_done:
         return
-    command = str(run.recorded.get("command", ""))
-    known = command if command.startswith(("barcast ", "torchrun ")) else "run its `barcast train` again"
+    known = going_on(run) or "run its `barcast train` again"
     raise RunError(f"run `{run.name}` is not finished", f"{known}   (it goes on where it was)")
+
+
+def going_on(run: RunFolder) -> str:
+    """Return the command that goes on with a run; empty where a Python program began it."""
+    command = str(run.recorded.get("command", ""))
+    return command.replace(" --dry-run", "") if command.startswith(("barcast ", "torchrun ")) else ""
 
 
 def run_facts(run: RunFolder) -> dict[str, Any]:

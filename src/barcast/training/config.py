@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from barcast.core.errors import UsageError
 
-_DEFAULTS = "mend the flag, or the table [train] of the settings file; left out, the default is taken"
+_DEFAULTS = "mend the flag, or the table [train] of the settings file; without it the default is taken"
 
 #: Width up to which the default learning rate holds.
 REFERENCE_WIDTH = 64
@@ -34,7 +34,7 @@ class TrainConfig:
     batch_size: int = 15360
     """Labels a step, whether they come as windows or as stretches."""
     lr: float = 3e-3
-    """Highest learning rate, after warm-up; left out, a network wider than 64 gets less (`lr_for`)."""
+    """Highest learning rate, after warm-up; without it a network wider than 64 gets less (`lr_for`)."""
     weight_decay: float = 1e-2
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     """AdamW, Adam (the decay is part of the gradient), or SGD with Nesterov momentum 0.9."""

@@ -20,7 +20,7 @@ Kind = Literal["lstm", "gru"]
 SHAPES = (
     "kind", "hidden_size", "num_layers", "dropout", "look_back_window", "stretch_length", "batch_size",
 )  # fmt: skip
-_TODO = "mend the flag, or the symbol's table of --symbol-config; left out, the preset's value is taken"
+_TODO = "mend the flag, or the symbol's table of --symbol-config; without it the preset's value is taken"
 
 
 @dataclass(frozen=True, kw_only=True)

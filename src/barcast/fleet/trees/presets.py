@@ -19,7 +19,7 @@ MemberName = Literal["forest", "xgboost", "lightgbm"]
 #: Members of an ensemble, in the order of every array that has a member axis.
 MEMBERS: tuple[MemberName, ...] = ("forest", "xgboost", "lightgbm")
 
-_DEFAULT = "left out, the preset's value is taken"
+_DEFAULT = "without it the preset's value is taken"
 
 
 def _at_least(config: Any, where: str, **lowest: float) -> None:
@@ -146,7 +146,7 @@ class EnsembleConfig:
         if min(self.features, default=0) < 0 or len(set(self.features)) != len(self.features):
             raise UsageError(
                 f"[ensemble] `features` must be positions from 0, each once; got {list(self.features)}",
-                "left out, every column is used",
+                "without it every column is used",
             )
 
 

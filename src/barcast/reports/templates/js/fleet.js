@@ -189,7 +189,8 @@ function extremesFigure({ columns }) {
     }),
     title: t(places.length < columns.symbol.length ? "extremes.title" : "extremes.all"),
     how: sentences(t("extremes.how", { segment: term("segment", REPORT.fleet.segment), n: grouped.format(REPORT.fleet.num_sessions) }),
-      known >= 40 ? t("extremes.luck", { known: grouped.format(known), above: grouped.format(above), below: grouped.format(below), each: grouped.format(Math.round(known * 0.025)) }) : ""),
+      known >= 40 ? t("extremes.luck", { known: grouped.format(known), above: grouped.format(above), below: grouped.format(below), each: grouped.format(Math.round(known * 0.025)) })
+        : t("extremes.few", { known: grouped.format(known) })),
   };
 }
 
