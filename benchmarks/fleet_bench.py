@@ -3,8 +3,8 @@
     python benchmarks/fleet_bench.py                 # cn_a_share, every symbol with 500 training rows
     python benchmarks/fleet_bench.py --limit 400     # a part of them, on both sides: printed, not written
 
-Ours goes from the store to the ledger: bars, features (`core12`, nothing cached), fits, weights, packed file. The
-rival gets features, targets and segments as arrays, in a process pool with one thread each; for each symbol it fits
+Ours goes from the store to the ledger: bars, their checks, features (`core12`, nothing cached), fits, weights, packed
+file; a second row leaves out the reading and checking of bars, which the rival is spared. The rival gets features, targets and segments as arrays, in a process pool with one thread each; for each symbol it fits
 scikit-learn's RandomForestRegressor, XGBRegressor and LGBMRegressor with the same hyper-parameters, all other options
 as the libraries have them, and saves the three. Skill is RankIC on `weigh` and `route` of the plain mean of the three
 members, standardised within each, on both sides; the difference is paired by session. Each side is a process of its
@@ -59,6 +59,7 @@ def ours(limit: int) -> dict:
     shutil.rmtree(place.cache / "panels", ignore_errors=True)
     began = time.monotonic()
     market = load_market(place, config.data)
+    read = time.monotonic() - began
     dataset = build_dataset(market, place, resolve_features(place, config.data.features), tabular=True)
     prepared = time.monotonic() - began
     folder = OUT / "fleet"
@@ -82,7 +83,7 @@ def ours(limit: int) -> dict:
         size = ledger.size_bytes() + run.weights.stat().st_size
     (folder / "symbols.json").write_text(json.dumps(symbols))
     return {
-        "began": began, "ended": ended, "prepare": prepared, "symbols": len(symbols), "bytes": size,
+        "began": began, "ended": ended, "read": read, "prepare": prepared, "symbols": len(symbols), "bytes": size,
         "fit_seconds": fitted.facts["fit_seconds"],
     }  # fmt: skip
 
@@ -183,16 +184,18 @@ def lines_of(found: dict) -> list[str]:
     """Tabulate both sides."""
     mine, theirs = found["ours"], found["rival"]
     own, other, paired = skill()
+    shorter = mine["seconds"] - mine["read"]
     return [
         f"`published` on cn_a_share, {mine['symbols']:,} symbols with {MIN_ROWS} training rows, {WORKERS} workers, "
         f"{machine()}. Ours from the store to the ledger (of it {mine['prepare']:.1f} s before the first fit); the "
         "rival from arrays to saved models. RankIC on `weigh` and `route`.", "",
         "| side | seconds | a symbol | ours is faster by | peak memory | disk a symbol | RankIC of the members' plain mean |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
-        f"| barcast | {mine['seconds']:.0f} | {1e3 * mine['seconds'] / mine['symbols']:.1f} ms | 1.0 x "
-        f"| {mine['peak'] / 2**30:.2f} GiB | {mine['bytes'] / mine['symbols'] / 1e3:.0f} kB | {own} |",
+        f"| barcast, from the store | {mine['seconds']:.0f} | {1e3 * mine['seconds'] / mine['symbols']:.1f} ms "
+        f"| {theirs['seconds'] / mine['seconds']:.2f} x | {mine['peak'] / 2**30:.2f} GiB | {mine['bytes'] / mine['symbols'] / 1e3:.0f} kB | {own} |",
+        f"| barcast, from features on | {shorter:.0f} | {1e3 * shorter / mine['symbols']:.1f} ms | {theirs['seconds'] / shorter:.2f} x | | | |",
         f"| process pool | {theirs['seconds']:.0f} | {1e3 * theirs['seconds'] / theirs['symbols']:.1f} ms "
-        f"| {theirs['seconds'] / mine['seconds']:.1f} x | {theirs['peak'] / 2**30:.2f} GiB | {theirs['bytes'] / theirs['symbols'] / 1e3:.0f} kB | {other} |",
+        f"| | {theirs['peak'] / 2**30:.2f} GiB | {theirs['bytes'] / theirs['symbols'] / 1e3:.0f} kB | {other} |",
         "", f"Ours less the rival, paired by session: {paired}.",
     ]  # fmt: skip
 
