@@ -2,6 +2,7 @@
 
 import ast
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -101,7 +102,7 @@ def facts_of(row):
     """Return what a ledger says of a symbol but for where, when and how fast it was fitted."""
 
     def plain(value):
-        if isinstance(value, dict):
+        if isinstance(value, Mapping):
             return {k: plain(v) for k, v in value.items() if k not in ("taken_over", "seconds")}
         return [plain(each) for each in value] if isinstance(value, list) else value
 

@@ -65,7 +65,7 @@ def print_routes(found: Routed, *, with_table: bool = True) -> None:
         )
     if with_table:
         best, rest = (
-            found.routes.filter(decision=server).sort(by, descending=True, nulls_last=True)
+            found.routes.filter(decision=server).sort(by, "gain", descending=True, nulls_last=True)
             for server, by in (("dedicated", "posterior_mean"), ("universal", "probability"))
         )
         if len(found.routes) > 2 * _SHOWN:
@@ -73,7 +73,12 @@ def print_routes(found: Routed, *, with_table: bool = True) -> None:
         columns = [("symbol", "left"), ("horizon", "right"), ("served by", "left"), ("gain", "right"),
                    ("expected", "right"), ("P(gain)", "right"), ("why", "left")]  # fmt: skip
         lines = pl.concat([best, rest]).iter_rows(named=True)
-        table("who serves whom", columns, [_row(line) for line in lines])
+        table("who serves whom, those with most to gain first", columns, [_row(line) for line in lines])
+        hidden = len(found.routes) - len(best) - len(rest)
+        typer.echo(
+            "gain: squared error saved a row, in variances of the universal forecast"
+            + (f"; {hidden:,} more: --export FILE.csv" if hidden else "")
+        )
 
 
 def _row(line: dict[str, object]) -> tuple[str, ...]:

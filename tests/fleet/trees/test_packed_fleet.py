@@ -92,7 +92,7 @@ def test_entries_that_do_not_fit_are_refused_and_leave_the_old_file(made, tmp_pa
     wrong = {
         "without a single": [],
         "weights of shape": [dataclasses.replace(entries[0], weights=ones)],
-        "S0: weights .* of": [FleetEntry("S0", single, ones, np.zeros(1))],
+        "S0: weights .* that are there": [FleetEntry("S0", single, ones, np.zeros(1))],
         "S9 has 1 horizons": [entries[0], FleetEntry("S9", single, ones * [1, 0, 0], np.zeros(1))],
         "ensemble of S0 is damaged": [dataclasses.replace(entries[0], model=entries[0].model[:-4])],
     }
