@@ -94,7 +94,7 @@ def trees_of_lightgbm(text: str) -> Trees:
 
 
 def _numbers(found: dict[str, list[str]], key: str, kind: type[np.generic]) -> np.ndarray[Any, Any]:
-    return np.array(" ".join(found.get(key, [])).split(), kind)
+    return np.fromstring(" ".join(found.get(key, [])), kind, sep=" ")
 
 
 def _lowest_right(threshold: F64) -> F32:

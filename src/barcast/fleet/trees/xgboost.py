@@ -35,14 +35,13 @@ def train_xgboost(
         "min_child_weight": config.min_child_weight, "max_bin": config.max_bin, "nthread": 1,
         "seed": seed & 0x7FFFFFFF, "verbosity": 0,
     }  # fmt: skip
-    # the library wants the same number of bins of every matrix, and of the training
-    shape = {"max_bin": config.max_bin, "nthread": 1}
     # `nthread` alone leaves idle threads spinning: on two busy cores they take 35 of 49 ms
     with xgboost.config_context(nthread=1):
-        data = xgboost.QuantileDMatrix(*fit, **shape)
+        # not a QuantileDMatrix: the training cuts the same bins from a plain one, in a quarter less time here
+        data = xgboost.DMatrix(*fit, nthread=1)
         if stop is None or not config.early_stopping_rounds:
             return xgboost.train(parameters, data, config.num_rounds)
-        judge = xgboost.QuantileDMatrix(*stop, ref=data, **shape)
+        judge = xgboost.DMatrix(*stop, nthread=1)
         booster = xgboost.train(
             parameters, data, config.num_rounds, evals=[(judge, "stop")], verbose_eval=False,
             early_stopping_rounds=config.early_stopping_rounds,
