@@ -134,6 +134,17 @@ def test_who_has_a_member_is_not_what_it_is_worth():
     assert mixed.pooled[1] == pytest.approx(known.pooled[1], abs=0.05)
 
 
+def test_strengths_are_found_among_symbols_with_the_same_members():
+    values, offsets, session = scores(symbols=12, spread=0.3)
+    values[offsets[6] :, 0] += np.repeat(np.linspace(-0.5, 0.5, 6), 60)  # these differ, those before do not
+    values, absent = without(values, offsets, range(6), 1)
+    mixed = average(values, offsets, session, 1, members=names(4), absent=absent, options=FEW)
+    rest = slice(offsets[6], None)
+    own = average(values[rest], offsets[6:] - offsets[6], session[rest], 1, members=names(4), options=FEW)
+    np.testing.assert_allclose(mixed.strength[6:], own.strength)
+    assert mixed.strength[6:].min() > 0.3 > mixed.strength[:6].max()
+
+
 def test_nothing_known_leaves_the_priors():
     values, offsets, session = scores(members=3)
     prior = np.array([2.0, 1.0, 1.0])

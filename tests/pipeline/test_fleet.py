@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -34,7 +35,7 @@ from barcast.pipeline.dataset import build_dataset, resolve_features
 from barcast.pipeline.fleet_lessons import lessons_of
 from barcast.pipeline.fleet_seen import fleet_run
 from barcast.pipeline.fleet_trees import LADDERS
-from barcast.pipeline.fleet_weights import weigh_members
+from barcast.pipeline.fleet_weights import take_weights, weigh_members
 from barcast.pipeline.market import load_market
 from barcast.pipeline.settings import from_run
 from tests.journey.test_journey import DECLARED, write_market
@@ -153,6 +154,28 @@ def test_the_refit_keeps_presets_rounds_and_weights_and_serves(place, capsys):
     (without,) = answer["without_forecast"]
     assert without["symbol"] == "SYM33" and "too short" in without["reason"]
     assert not any("identity" in warning for warning in answer["warnings"])
+
+
+def test_weights_of_a_refit_are_of_the_members_that_it_has(place):
+    with ledger_of(place) as ledger:
+        told = {
+            s: [{**each, "weights": [0.25] * 4} for each in own]
+            for s, own in ledger.pooled("weights").items()
+        }
+        taken, (gone, *_) = {}, told
+        parent = SimpleNamespace(
+            meta=ledger.meta, pooled=lambda kind: {s: told[s] for s in told if s != gone}
+        )
+        refit = SimpleNamespace(
+            models=ledger.models,
+            set_meta=lambda meta: None,
+            set_pooled=lambda kind, values: taken.update(values),
+        )
+        take_weights(refit, parent)
+    for symbol, (own,) in taken.items():  # `fast` has no XGBoost, the second of the four members
+        assert own["weights"][1] == 0 and sum(own["weights"]) == pytest.approx(1)
+        assert symbol == gone or own["weights"][0] == pytest.approx(1 / 3)
+    assert set(taken) == set(told)
 
 
 def test_a_refit_serves_while_its_fleet_is_given_more_models(spare, capsys):

@@ -158,6 +158,7 @@ def test_symbols_are_fitted_again_and_the_others_taken_over(few, tmp_path, monke
     again = sorted(barcast.fleet_decay(workspace=root).named())
 
     def killed(*arguments, **options):
+        assert options["fleet"].executor == "serial"  # as of the evaluation: what it may take is on record
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):

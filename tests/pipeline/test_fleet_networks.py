@@ -207,6 +207,12 @@ def test_presets_are_the_engines_and_a_width_of_ones_own_has_no_narrower_ones():
         assert not {"hidden_size", "num_layers"} & set(shared)
 
 
+@pytest.mark.parametrize(("hidden", "most"), [(64, 128), (1024, 3), (4096, 1)])
+def test_fewer_wide_networks_make_a_unit(hidden, most):
+    options = FleetNetworksConfig(hidden_size=hidden)
+    assert NETWORKS["fleet-lstm"].together(options, "lstm-64", 13, 1) == most
+
+
 @pytest.mark.parametrize("unit", [2, 3], ids=["while presets are measured", "later"])
 def test_a_batch_that_was_cut_off_goes_on_from_its_last_save(unit, market, place, tmp_path, monkeypatch):
     root = copied(market, tmp_path / "ws")
